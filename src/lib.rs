@@ -1,0 +1,10 @@
+//! Outgate: a firewall-traversing edge relay for instant messaging.
+//!
+//! Five floors; a floor knows only the floors below it (see docs/architecture.md).
+
+// Floor 0: values and decisions.
+pub mod fingerprint;
+pub mod im;
+pub mod link;
+pub mod routing;
+pub mod session;
