@@ -8,3 +8,6 @@ pub mod im;
 pub mod link;
 pub mod routing;
 pub mod session;
+
+// Floor 1: sans-IO protocols and configuration.
+pub mod proto;

@@ -1,0 +1,4 @@
+//! Everything that needs sockets, processes or other people's programs, in one binary.
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test fails by panicking, and shows what it saw")]
+
+mod sim;
