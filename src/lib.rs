@@ -10,4 +10,5 @@ pub mod routing;
 pub mod session;
 
 // Floor 1: sans-IO protocols and configuration.
+pub mod config;
 pub mod proto;

@@ -1,0 +1,328 @@
+//! `connector.toml`: the relays the connector dials, its store, its agents and its queues.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::reader::{Document, Table};
+use super::relay::check_word;
+use super::tunnel_name::is_name;
+use super::{Fault, Issuer, Log, Signers, Tls, TunnelTls};
+
+/// The connector's configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectorConfig {
+    /// Its name, for logs and status.
+    pub name: String,
+    /// Path of the admin socket.
+    pub admin: PathBuf,
+    /// Relays to dial.
+    pub relays: Vec<Relay>,
+    /// Certificate and authority of the tunnel.
+    pub tunnel_tls: TunnelTls,
+    /// Store.
+    pub store: Store,
+    /// The agents' listener.
+    pub agents: AgentsListener,
+    /// Domains that customers know.
+    pub domains: Vec<Domain>,
+    /// Queues.
+    pub queues: Vec<Queue>,
+    /// Who may sign links: the connector verifies again what a relay has verified.
+    pub issuers: Vec<Issuer>,
+    /// Log.
+    pub log: Log,
+}
+
+/// A relay to dial.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Relay {
+    /// `HOST:PORT` to dial.
+    pub address: String,
+    /// The name that the relay's certificate must carry.
+    pub server_name: String,
+}
+
+/// Where sessions are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Store {
+    /// Database file.
+    pub path: PathBuf,
+}
+
+/// Where agents log in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentsListener {
+    /// TCP address.
+    pub listen: SocketAddr,
+    /// Domain of the agents' JIDs.
+    pub domain: String,
+    /// Certificate.
+    pub tls: Tls,
+    /// The accounts, an `agents.toml`.
+    pub accounts: PathBuf,
+}
+
+/// A domain that customers know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Domain {
+    /// Its name, the `aud` of its links.
+    pub name: String,
+}
+
+/// A queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Queue {
+    /// Its id, as links name it.
+    pub id: String,
+    /// The domain it belongs to.
+    pub domain: String,
+    /// The name that customers and agents see.
+    pub name: String,
+    /// Whether customers may come without a link.
+    pub public: bool,
+    /// The bot that answers first.
+    pub bot: Option<Bot>,
+    /// How long an offer waits for an agent.
+    pub offer_timeout: Duration,
+    /// Whether an offer counts as taken at once.
+    pub auto_accept: bool,
+}
+
+/// A bot that answers by rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bot {
+    /// The name that customers see.
+    pub name: String,
+    /// What it says first.
+    pub greeting: Option<String>,
+    /// Its rules: the first that matches answers.
+    pub rules: Vec<BotRule>,
+    /// What it says where no rule matches.
+    pub fallback: String,
+    /// Words that call a human agent.
+    pub handover: Vec<String>,
+}
+
+/// One rule of a bot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BotRule {
+    /// What the customer's message must contain, letter case aside (key `match`).
+    pub pattern: String,
+    /// The answer.
+    pub reply: String,
+}
+
+/// How long an offer waits for an agent, unless the file says otherwise.
+pub const DEFAULT_OFFER_TIMEOUT: Duration = Duration::from_secs(20);
+
+impl ConnectorConfig {
+    /// Reads `text`, the content of `file`.
+    ///
+    /// # Errors
+    /// All faults of the text, in its order.
+    pub fn parse(file: &Path, text: &str) -> Result<Self, Vec<Fault>> {
+        Document::new(file, text).read(Self::read)
+    }
+
+    fn read(root: &Table<'_>) -> Option<Self> {
+        let name: Option<String> = root.required("name", "\"lan1\"");
+        if let Some(name) = &name {
+            check_name(root, name);
+        }
+        let default_admin = PathBuf::from("/run/outgate-connector/admin.sock");
+        let admin = root.or("admin", default_admin, "\"/run/outgate-connector/admin.sock\"");
+        let relays = Relay::read_all(root);
+        let tunnel_tls = root.required_table("tunnel_tls").and_then(|table| TunnelTls::read(&table));
+        let store = Store::read(root);
+        let agents = root.required_table("agents").and_then(|table| AgentsListener::read(&table));
+        let domains = Domain::read_all(root);
+        let issuers = Issuer::read_all(root);
+        let queues = Queue::read_all(root, &domains, Signers::of(root));
+        let log = Log::read(root);
+        root.finish();
+        Some(Self { name: name?, admin, relays, tunnel_tls: tunnel_tls?, store, agents: agents?, domains, queues, issuers, log })
+    }
+}
+
+impl Relay {
+    fn read_all(root: &Table<'_>) -> Vec<Self> {
+        let tables = root.tables("relay");
+        if tables.is_empty() {
+            root.fault("relay", "no relay to dial".into(), "add a section `[[relay]]` with `address`");
+        }
+        root.distinct(&tables, "address");
+        tables.iter().filter_map(Self::read).collect()
+    }
+
+    fn read(table: &Table<'_>) -> Option<Self> {
+        let address: Option<String> = table.required("address", "\"relay.example.com:7443\"");
+        let server_name: Option<String> = table.optional("server_name", "\"relay.example.com\"");
+        table.finish();
+        let address = address?;
+        let Some(host) = host_of(&address) else {
+            table.fault(
+                "address",
+                format!("`address = \"{address}\"` is not HOST:PORT"),
+                "write, for example, \"relay.example.com:7443\" or \"[2001:db8::1]:7443\"",
+            );
+            return None;
+        };
+        let server_name = server_name.unwrap_or_else(|| host.to_owned());
+        Some(Self { address, server_name })
+    }
+}
+
+impl Store {
+    fn read(root: &Table<'_>) -> Self {
+        let default = PathBuf::from("/var/lib/outgate/connector.sqlite");
+        let Some(table) = root.table("store") else { return Self { path: default } };
+        let path = table.or("path", default, "\"/var/lib/outgate/connector.sqlite\"");
+        table.finish();
+        Self { path }
+    }
+}
+
+impl AgentsListener {
+    fn read(table: &Table<'_>) -> Option<Self> {
+        // Loopback until an admin names the LAN's address: agents' passwords are tried here, and on
+        // a host with a leg in the DMZ a wildcard would offer that door to the DMZ.
+        let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 5222));
+        let listen = table.or("listen", loopback, "\"192.168.1.10:5222\"");
+        let domain: Option<String> = table.required("domain", "\"agents.example.com\"");
+        let tls = table.required_table("tls").and_then(|tls| Tls::read(&tls));
+        let accounts = table.required("accounts", "\"agents.toml\"");
+        table.finish();
+        if let Some(domain) = &domain {
+            check_word(table, "domain", domain);
+        }
+        Some(Self { listen, domain: domain?, tls: tls?, accounts: accounts? })
+    }
+}
+
+impl Domain {
+    fn read_all(root: &Table<'_>) -> Vec<Self> {
+        let tables = root.tables("domain");
+        if tables.is_empty() {
+            root.fault("domain", "no domain is served".into(), "add a section `[[domain]]`");
+        }
+        root.distinct(&tables, "name");
+        tables.iter().filter_map(Self::read).collect()
+    }
+
+    fn read(table: &Table<'_>) -> Option<Self> {
+        let name: Option<String> = table.required("name", "\"chat.example.com\"");
+        table.finish();
+        if let Some(name) = &name {
+            check_word(table, "name", name);
+        }
+        Some(Self { name: name? })
+    }
+}
+
+impl Queue {
+    fn read_all(root: &Table<'_>, domains: &[Domain], signers: Signers) -> Vec<Self> {
+        let tables = root.tables("queue");
+        if tables.is_empty() {
+            root.fault("queue", "there is no queue".into(), "add a section `[[queue]]`");
+        }
+        root.distinct(&tables, "id");
+        let mut queues: Vec<Self> = Vec::new();
+        for table in &tables {
+            let Some(queue) = Self::read(table) else { continue };
+            queue.check(table, domains, signers, &queues);
+            queues.push(queue);
+        }
+        queues
+    }
+
+    fn read(table: &Table<'_>) -> Option<Self> {
+        let id: Option<String> = table.required("id", "\"support\"");
+        let domain: Option<String> = table.required("domain", "\"chat.example.com\"");
+        let name: Option<String> = table.optional("name", "\"Support\"");
+        let public = table.or("public", false, "true");
+        let offer_timeout = table.or("offer_timeout", DEFAULT_OFFER_TIMEOUT, "\"20s\"");
+        let auto_accept = table.or("auto_accept", false, "false");
+        let bot = table.table("bot").map(|bot| Bot::read(&bot));
+        table.finish();
+        let id = id?;
+        let name = name.unwrap_or_else(|| id.clone());
+        Some(Self { id, domain: domain?, name, public, bot, offer_timeout, auto_accept })
+    }
+
+    fn check(&self, table: &Table<'_>, domains: &[Domain], signers: Signers, earlier: &[Self]) {
+        check_word(table, "id", &self.id);
+        if !domains.iter().any(|domain| domain.name == self.domain) {
+            table.fault(
+                "domain",
+                format!("`domain = \"{}\"` is not one of this file's domains", self.domain),
+                format!("add `[[domain]]` with `name = \"{}\"`, or name another", self.domain),
+            );
+        }
+        let other = earlier.iter().find(|queue| queue.public && queue.domain == self.domain);
+        if let (true, Some(other)) = (self.public, other) {
+            table.fault("public", format!("\"{}\" is public in this domain already", other.id), "leave one queue of a domain public");
+        }
+        if !self.public && signers == Signers::Nobody {
+            table.fault(
+                "id",
+                format!("queue \"{}\" needs a link, and no issuer may sign one", self.id),
+                "add a section `[[issuer]]` with `iss` and `jwks`, or write `public = true`",
+            );
+        }
+        if self.offer_timeout.is_zero() {
+            table.fault("offer_timeout", "an offer of no time".into(), "write \"20s\"");
+        }
+    }
+}
+
+impl Bot {
+    fn read(table: &Table<'_>) -> Self {
+        let handover = table.list("handover", "\"human\"");
+        let rules = table.tables("rule");
+        let bot = Self {
+            name: table.or("name", "Assistant".to_owned(), "\"Assistant\""),
+            greeting: table.optional("greeting", "\"Hello!\""),
+            rules: rules.iter().filter_map(BotRule::read).collect(),
+            fallback: table.or(
+                "fallback",
+                "I did not understand. Write \"human\" to talk with a person.".to_owned(),
+                "\"Please write \\\"human\\\" to talk with a person.\"",
+            ),
+            handover: handover.unwrap_or_else(|| vec!["human".to_owned(), "agent".to_owned()]),
+        };
+        table.finish();
+        bot
+    }
+}
+
+impl BotRule {
+    fn read(table: &Table<'_>) -> Option<Self> {
+        let pattern = table.required("match", "\"opening hours\"");
+        let reply = table.required("reply", "\"We are here from 9 to 17.\"");
+        table.finish();
+        Some(Self { pattern: pattern?, reply: reply? })
+    }
+}
+
+fn check_name(root: &Table<'_>, name: &str) {
+    if !is_name(name) {
+        root.fault(
+            "name",
+            format!("`name = \"{name}\"` cannot stand in a certificate name"),
+            "use 1 to 63 letters, digits, `-`, `_` and `.` only",
+        );
+    }
+}
+
+/// The host of `HOST:PORT`, without the brackets of an IPv6 address.
+fn host_of(address: &str) -> Option<&str> {
+    let (host, port) = address.rsplit_once(':')?;
+    port.parse::<u16>().ok().filter(|port| *port != 0)?;
+    let host = match host.strip_prefix('[') {
+        Some(inner) => inner.strip_suffix(']')?,
+        None if host.contains(':') => return None,
+        None => host,
+    };
+    (!host.is_empty() && !host.contains(char::is_whitespace)).then_some(host)
+}

@@ -1,0 +1,257 @@
+//! `relay.toml`: what the relay in the DMZ listens on, serves and limits.
+
+use std::net::{Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::reader::{Document, Table};
+use super::value::is_plain_word;
+use super::{Fault, Issuer, Log, Signers, Tls, TunnelName, TunnelTls};
+
+/// The relay's configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RelayConfig {
+    /// Sockets.
+    pub listen: Listen,
+    /// Certificate of the customers' listener.
+    pub tls: Tls,
+    /// Certificate and authority of the tunnel.
+    pub tunnel_tls: TunnelTls,
+    /// Served domains.
+    pub domains: Vec<Domain>,
+    /// Who may sign links.
+    pub issuers: Vec<Issuer>,
+    /// How links are judged.
+    pub link: Link,
+    /// Bounds on what strangers may take.
+    pub limits: Limits,
+    /// Log.
+    pub log: Log,
+}
+
+/// Sockets of the relay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// TCP addresses for customers.
+    pub client: Vec<SocketAddr>,
+    /// UDP address for tunnels.
+    pub tunnel: SocketAddr,
+    /// Path of the admin socket.
+    pub admin: PathBuf,
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self { client: vec![any(5222)], tunnel: any(7443), admin: PathBuf::from("/run/outgate-relay/admin.sock") }
+    }
+}
+
+/// A domain that customers' clients connect to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Domain {
+    /// Its name: the JIDs' domain and the `aud` of its links.
+    pub name: String,
+    /// The queue that customers without a link come to.
+    pub public_queue: Option<String>,
+    /// Its queues.
+    pub queues: Vec<QueueGrant>,
+}
+
+/// A queue and the connector that answers for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueGrant {
+    /// The queue, as links name it.
+    pub id: String,
+    /// The connector's certificate name, `outgate://ORG/connector/NAME`.
+    pub connector: String,
+}
+
+/// How links are judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// How far the clocks of issuer and relay may differ.
+    pub leeway: Duration,
+}
+
+impl Default for Link {
+    fn default() -> Self {
+        Self { leeway: Duration::from_secs(30) }
+    }
+}
+
+/// Bounds on what strangers may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Client connections in all.
+    pub connections: u32,
+    /// Client connections that have not logged in.
+    pub pre_auth_connections: u32,
+    /// Time for the TLS handshake.
+    pub tls_handshake: Duration,
+    /// Time from the first byte to the end of login and bind.
+    pub negotiation: Duration,
+    /// Silence after which a client is pinged, and after as much again closed.
+    pub idle: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 10_000,
+            pre_auth_connections: 2_000,
+            tls_handshake: Duration::from_secs(5),
+            negotiation: Duration::from_secs(15),
+            // Mobile carriers forget a silent TCP flow after 15 to 30 minutes.
+            idle: Duration::from_secs(600),
+        }
+    }
+}
+
+impl RelayConfig {
+    /// Reads `text`, the content of `file`.
+    ///
+    /// # Errors
+    /// All faults of the text, in its order.
+    pub fn parse(file: &Path, text: &str) -> Result<Self, Vec<Fault>> {
+        Document::new(file, text).read(Self::read)
+    }
+
+    fn read(root: &Table<'_>) -> Option<Self> {
+        let listen = Listen::read(root);
+        let tls = root.required_table("tls").and_then(|table| Tls::read(&table));
+        let tunnel_tls = root.required_table("tunnel_tls").and_then(|table| TunnelTls::read(&table));
+        let issuers = Issuer::read_all(root);
+        let domains = Domain::read_all(root, Signers::of(root));
+        let link = Link::read(root);
+        let limits = Limits::read(root);
+        let log = Log::read(root);
+        root.finish();
+        Some(Self { listen, tls: tls?, tunnel_tls: tunnel_tls?, domains, issuers, link, limits, log })
+    }
+}
+
+impl Listen {
+    fn read(root: &Table<'_>) -> Self {
+        let default = Self::default();
+        let Some(table) = root.table("listen") else { return default };
+        let client = table.list("client", "\"[::]:5222\"").unwrap_or(default.client);
+        if client.is_empty() {
+            table.fault("client", "`listen.client` names no address".into(), "write `client = [\"[::]:5222\"]`");
+        }
+        let listen = Self {
+            client,
+            tunnel: table.or("tunnel", default.tunnel, "\"[::]:7443\""),
+            admin: table.or("admin", default.admin, "\"/run/outgate-relay/admin.sock\""),
+        };
+        table.finish();
+        listen
+    }
+}
+
+impl Domain {
+    fn read_all(root: &Table<'_>, signers: Signers) -> Vec<Self> {
+        let tables = root.tables("domain");
+        if tables.is_empty() {
+            root.fault("domain", "no domain is served".into(), "add a section `[[domain]]`");
+        }
+        root.distinct(&tables, "name");
+        tables.iter().filter_map(|table| Self::read(table, signers)).collect()
+    }
+
+    fn read(table: &Table<'_>, signers: Signers) -> Option<Self> {
+        let name: Option<String> = table.required("name", "\"chat.example.com\"");
+        let public_queue: Option<String> = table.optional("public_queue", "\"hello\"");
+        let tables = table.tables("queue");
+        table.distinct(&tables, "id");
+        let queues: Vec<_> = tables.iter().filter_map(QueueGrant::read).collect();
+        table.finish();
+        if let Some(name) = &name {
+            check_word(table, "name", name);
+        }
+        if tables.is_empty() {
+            table.fault("queue", "this domain has no queue".into(), "add a section `[[domain.queue]]` below it");
+        } else if queues.len() == tables.len() {
+            check_entries(table, public_queue.as_deref(), &queues, signers);
+        }
+        Some(Self { name: name?, public_queue, queues })
+    }
+}
+
+/// Each queue must have a way in: the public queue exists, the others have someone who signs links.
+fn check_entries(table: &Table<'_>, public: Option<&str>, queues: &[QueueGrant], signers: Signers) {
+    if let Some(public) = public
+        && !queues.iter().any(|queue| queue.id == public)
+    {
+        let known: Vec<_> = queues.iter().map(|queue| queue.id.as_str()).collect();
+        table.fault(
+            "public_queue",
+            format!("`public_queue = \"{public}\"` is no queue of this domain"),
+            format!("name one of: {}", known.join(", ")),
+        );
+    }
+    if let Some(closed) = queues.iter().find(|queue| Some(queue.id.as_str()) != public)
+        && signers == Signers::Nobody
+    {
+        table.fault(
+            "queue",
+            format!("queue \"{}\" needs a link, and no issuer may sign one", closed.id),
+            "add a section `[[issuer]]` with `iss` and `jwks` (`outgate link keys` prints a JWK set)",
+        );
+    }
+}
+
+impl QueueGrant {
+    fn read(table: &Table<'_>) -> Option<Self> {
+        let id: Option<String> = table.required("id", "\"support\"");
+        let connector: Option<TunnelName> = table.required("connector", "\"outgate://example/connector/lan1\"");
+        table.finish();
+        if let Some(id) = &id {
+            check_word(table, "id", id);
+        }
+        Some(Self { id: id?, connector: connector?.to_string() })
+    }
+}
+
+impl Link {
+    fn read(root: &Table<'_>) -> Self {
+        let default = Self::default();
+        let Some(table) = root.table("link") else { return default };
+        let link = Self { leeway: table.or("leeway", default.leeway, "\"30s\"") };
+        table.finish();
+        if link.leeway > Duration::from_secs(300) {
+            table.fault("leeway", "`link.leeway` is over 5 minutes".into(), "set the clocks right and write \"30s\"");
+        }
+        link
+    }
+}
+
+impl Limits {
+    fn read(root: &Table<'_>) -> Self {
+        let default = Self::default();
+        let Some(table) = root.table("limits") else { return default };
+        let limits = Self {
+            connections: table.or("connections", default.connections, "10000"),
+            pre_auth_connections: table.or("pre_auth_connections", default.pre_auth_connections, "2000"),
+            tls_handshake: table.or("tls_handshake", default.tls_handshake, "\"5s\""),
+            negotiation: table.or("negotiation", default.negotiation, "\"15s\""),
+            idle: table.or("idle", default.idle, "\"10m\""),
+        };
+        table.finish();
+        limits
+    }
+}
+
+/// Reports `text` unless it may stand in a JID as it is.
+pub(super) fn check_word(table: &Table<'_>, key: &str, text: &str) {
+    if !is_plain_word(text) {
+        table.fault(
+            key,
+            format!("`{key} = \"{text}\"` cannot stand in an address"),
+            "use lower-case letters, digits, `-`, `_` and `.` only",
+        );
+    }
+}
+
+fn any(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))
+}
