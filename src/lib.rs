@@ -12,3 +12,8 @@ pub mod session;
 // Floor 1: sans-IO protocols and configuration.
 pub mod config;
 pub mod proto;
+
+// Floor 2: adapters.
+pub mod net;
+pub mod store;
+pub mod telemetry;

@@ -1,0 +1,19 @@
+//! Sockets: the only users of rustls and quinn.
+//!
+//! ```text
+//! inherited | bound ─▶ listener ─▶ negotiate (stream, tls) ─▶ a customer's or an agent's stream
+//!                  └─▶ quic ─▶ carrier ─▶ frames of a tunnel
+//! ```
+
+pub mod carrier;
+pub mod certificates;
+pub mod client;
+pub mod entropy;
+pub mod inherited;
+pub mod link_keys;
+pub mod listener;
+pub mod negotiate;
+pub mod quic;
+pub mod shutdown;
+pub mod stream;
+pub mod tls;

@@ -1,0 +1,133 @@
+//! A client's byte stream: TCP, and TLS once it is up. Reads leave no buffer behind while a client is silent.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+
+use super::tls::{self, TlsError};
+
+/// Bytes read at once. They live on the stack of the one poll that reads.
+const CHUNK: usize = 8 * 1024;
+
+/// How long a closing transport may take to say goodbye.
+const CLOSE_WITHIN: Duration = Duration::from_secs(1);
+
+/// A client's byte stream.
+#[derive(Debug)]
+pub enum Stream {
+    /// Not encrypted.
+    Plain(TcpStream),
+    /// Encrypted.
+    Tls(Box<TlsStream<TcpStream>>),
+    /// A handshake failed; nothing is left.
+    Gone,
+}
+
+/// What the first byte of a connection announces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opening {
+    /// A TLS handshake record.
+    Tls,
+    /// HTTP's method.
+    Http,
+    /// XML, or something that its reader refuses.
+    Xml,
+    /// Closed without a byte.
+    Nothing,
+}
+
+impl Stream {
+    /// Looks at the first byte without taking it.
+    pub async fn peek(&self) -> io::Result<Opening> {
+        let Self::Plain(socket) = self else { return Ok(Opening::Xml) };
+        let mut first = [0];
+        Ok(match socket.peek(&mut first).await? {
+            0 => Opening::Nothing,
+            _ => opening_of(first[0]),
+        })
+    }
+
+    /// Does the TLS handshake within `within`; returns the server name that the client asked for.
+    pub async fn start_tls(&mut self, acceptor: &tls::Acceptor, within: Duration) -> Result<Option<String>, TlsError> {
+        let Self::Plain(socket) = std::mem::replace(self, Self::Gone) else {
+            return Err(TlsError::Failed(io::Error::from(io::ErrorKind::InvalidInput)));
+        };
+        let accepted = Box::pin(acceptor.accept(socket, within)).await?;
+        let sni = accepted.server_name().map(str::to_owned);
+        *self = Self::Tls(Box::new(accepted.stream));
+        Ok(sni)
+    }
+
+    /// Hands the next bytes to `take`. `None` at the end of the stream.
+    pub async fn read<T>(&mut self, mut take: impl FnMut(&[u8]) -> T) -> io::Result<Option<T>> {
+        std::future::poll_fn(|cx| {
+            let mut memory = [const { MaybeUninit::uninit() }; CHUNK];
+            let mut chunk = ReadBuf::uninit(&mut memory);
+            match self {
+                Self::Plain(socket) => ready!(Pin::new(socket).poll_read(cx, &mut chunk))?,
+                Self::Tls(stream) => ready!(Pin::new(stream).poll_read(cx, &mut chunk))?,
+                Self::Gone => {}
+            }
+            let bytes = chunk.filled();
+            Poll::Ready(Ok(if bytes.is_empty() { None } else { Some(take(bytes)) }))
+        })
+        .await
+    }
+
+    /// Writes all of `bytes`, within `within`.
+    pub async fn write(&mut self, bytes: &[u8], within: Duration) -> io::Result<()> {
+        let written = async {
+            match self {
+                Self::Plain(socket) => socket.write_all(bytes).await,
+                Self::Tls(stream) => {
+                    stream.write_all(bytes).await?;
+                    stream.flush().await
+                }
+                Self::Gone => Err(io::Error::from(io::ErrorKind::NotConnected)),
+            }
+        };
+        tokio::time::timeout(within, written).await?
+    }
+
+    /// Says goodbye (TLS close_notify, FIN).
+    pub async fn close(mut self) {
+        let closed = async {
+            match &mut self {
+                Self::Plain(socket) => socket.shutdown().await,
+                Self::Tls(stream) => stream.shutdown().await,
+                Self::Gone => Ok(()),
+            }
+        };
+        // A client that is gone already need not hear it.
+        let _gone = tokio::time::timeout(CLOSE_WITHIN, closed).await;
+    }
+}
+
+/// Tells the protocol by its first byte: TLS handshake records begin with 22 (RFC 8446 §5.1), HTTP with a capital letter.
+pub fn opening_of(first: u8) -> Opening {
+    match first {
+        22 => Opening::Tls,
+        b'A'..=b'Z' => Opening::Http,
+        _ => Opening::Xml,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_byte_decides() {
+        for first in [b'<', b' ', b'\t', b'\r', b'\n', 0, b'a', 0x15, 0x17, 0xff] {
+            assert_eq!(opening_of(first), Opening::Xml, "{first:#04x} is the XML reader's, which refuses what is none");
+        }
+        assert_eq!(opening_of(0x16), Opening::Tls);
+        assert_eq!(opening_of(b'G'), Opening::Http);
+    }
+}

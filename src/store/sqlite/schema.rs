@@ -1,0 +1,110 @@
+//! The tables, and how a connection to them is set up.
+
+use std::time::Duration;
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use crate::store::StoreError;
+
+/// The version of [`TABLES`], kept in `user_version`.
+pub(super) const VERSION: i64 = 1;
+
+/// Statements kept prepared: more than there are in this store.
+const STATEMENTS: usize = 64;
+
+/// Sets up the connection and makes the tables where the file is empty.
+pub(super) fn prepare(connection: &mut Connection) -> Result<(), StoreError> {
+    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let found: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let tables: i64 = transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    match (found, tables) {
+        (VERSION, _) => return Ok(()),
+        (0, 0) => {}
+        _ => return Err(StoreError::Version { found, known: VERSION }),
+    }
+    transaction.execute_batch(TABLES)?;
+    let mut incarnation = [0; 16];
+    aws_lc_rs::rand::fill(&mut incarnation).map_err(|_| StoreError::Damaged { what: "no random bytes for its name" })?;
+    transaction.execute("INSERT INTO store (incarnation) VALUES (?1)", [incarnation])?;
+    transaction.pragma_update(None, "user_version", VERSION)?;
+    Ok(transaction.commit()?)
+}
+
+/// Event rows are keyed by their position in the session, which is `in_handled + out_last` after they are counted: both rise by
+/// one with each number of their direction, so a position is never used twice and the order of positions is the order of commits.
+/// Ephemeral events have no row: a number at or below the mark without a row is a tombstone.
+const TABLES: &str = "
+CREATE TABLE store (incarnation BLOB NOT NULL) STRICT;
+CREATE TABLE session (
+    key INTEGER PRIMARY KEY,
+    id BLOB NOT NULL UNIQUE,
+    open_id BLOB NOT NULL,
+    secret BLOB NOT NULL,
+    domain TEXT NOT NULL,
+    queue TEXT NOT NULL,
+    code TEXT NOT NULL,
+    customer TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    link_issuer TEXT NOT NULL,
+    link_kid TEXT NOT NULL,
+    link_use BLOB,
+    client_addr TEXT NOT NULL,
+    resumable INTEGER NOT NULL,
+    software_name TEXT NOT NULL,
+    software_version TEXT NOT NULL,
+    software_system TEXT NOT NULL,
+    software_source TEXT NOT NULL,
+    software_confidence TEXT NOT NULL,
+    opened_at INTEGER NOT NULL,
+    place TEXT NOT NULL DEFAULT 'queued',
+    agent TEXT,
+    close_reason TEXT,
+    enqueued_at INTEGER NOT NULL,
+    attachment INTEGER NOT NULL DEFAULT 0,
+    in_handled INTEGER NOT NULL DEFAULT 0,
+    delivered INTEGER NOT NULL DEFAULT 0,
+    sm_in INTEGER NOT NULL DEFAULT 0,
+    out_last INTEGER NOT NULL DEFAULT 0,
+    out_handled INTEGER NOT NULL DEFAULT 0,
+    out_confirmed INTEGER NOT NULL DEFAULT 0,
+    fin_number INTEGER,
+    fin_reason TEXT,
+    fin_text TEXT
+) STRICT;
+CREATE INDEX session_live ON session (key) WHERE place <> 'closed' OR fin_number > out_handled;
+CREATE TABLE event (
+    session INTEGER NOT NULL REFERENCES session (key) ON DELETE CASCADE,
+    position INTEGER NOT NULL,
+    outward INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    body BLOB NOT NULL,
+    PRIMARY KEY (session, position)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE own (
+    session INTEGER NOT NULL REFERENCES session (key) ON DELETE CASCADE,
+    after_event INTEGER NOT NULL,
+    count INTEGER NOT NULL,
+    PRIMARY KEY (session, after_event)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE link (use_digest BLOB PRIMARY KEY NOT NULL, uses INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE stream (
+    key BLOB PRIMARY KEY NOT NULL,
+    agent TEXT NOT NULL,
+    resource TEXT NOT NULL,
+    h INTEGER NOT NULL DEFAULT 0,
+    out_last INTEGER NOT NULL DEFAULT 0
+) STRICT, WITHOUT ROWID;
+CREATE TABLE stanza (
+    stream BLOB NOT NULL REFERENCES stream (key) ON DELETE CASCADE,
+    number INTEGER NOT NULL,
+    xml TEXT NOT NULL,
+    session BLOB,
+    PRIMARY KEY (stream, number)
+) STRICT, WITHOUT ROWID;
+";

@@ -1,0 +1,7 @@
+//! What the program says about itself to those who run it.
+
+pub mod log;
+pub mod readiness;
+
+/// The log target of a message's hops: TRACE, one event a hop, never what was said.
+pub const HOP: &str = "outgate::hop";
