@@ -17,3 +17,8 @@ pub mod proto;
 pub mod net;
 pub mod store;
 pub mod telemetry;
+
+// Floor 3: roles.
+pub mod admin;
+pub mod connector;
+pub mod relay;

@@ -1,0 +1,196 @@
+//! What comes into the desk, and what comes out.
+
+use std::time::Instant;
+
+use crate::proto::tunnel::{ConnectorCommand, ConnectorEvent, RefusalCode};
+use crate::proto::xmpp::stanza::Element;
+use crate::session::{CloseReason, SessionId};
+use crate::store::Op;
+
+/// Names one relay within this connector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RelayIndex(pub u16);
+
+/// Names one connection of an agent's client; the shell chooses it and never uses it twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StreamHandle(pub u64);
+
+/// The time of an input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// For deadlines.
+    pub instant: Instant,
+    /// For the record: milliseconds since the Unix epoch.
+    pub unix_millis: u64,
+}
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Input {
+    /// A tunnel told something.
+    Tunnel {
+        /// Which relay's.
+        relay: RelayIndex,
+        /// What.
+        event: ConnectorEvent,
+    },
+    /// An agent's client is authenticated and bound.
+    AgentConnected {
+        /// The connection.
+        stream: StreamHandle,
+        /// The account's name.
+        agent: String,
+        /// The resource it was given.
+        resource: String,
+    },
+    /// An authenticated client asks to resume instead of binding. Answered by `AgentResumed` or `AgentResumeRefused`.
+    AgentResume {
+        /// The connection.
+        stream: StreamHandle,
+        /// The account's name.
+        agent: String,
+        /// The stream's id as the client repeats it.
+        previd: String,
+        /// Stanzas the client has handled.
+        h: u32,
+    },
+    /// A stanza or nonza of a bound or resumed client.
+    AgentStanza {
+        /// The connection.
+        stream: StreamHandle,
+        /// The element.
+        element: Element,
+    },
+    /// The connection broke.
+    AgentLost {
+        /// The connection.
+        stream: StreamHandle,
+    },
+    /// The client closed its stream: it does not mean to resume.
+    AgentClosed {
+        /// The connection.
+        stream: StreamHandle,
+    },
+    /// Time passed.
+    Timeout,
+}
+
+/// Something to do, once the operations of its step are committed.
+#[derive(Debug)]
+pub enum Effect {
+    /// Tell a tunnel.
+    Tunnel {
+        /// Which relay's.
+        relay: RelayIndex,
+        /// What.
+        command: ConnectorCommand,
+    },
+    /// Write to an agent's client.
+    AgentWrite {
+        /// The connection.
+        stream: StreamHandle,
+        /// Text.
+        xml: String,
+    },
+    /// End an agent's stream with a stream error. No `AgentLost` is wanted for it.
+    AgentClose {
+        /// The connection.
+        stream: StreamHandle,
+        /// The condition's element name (RFC 6120 §4.9.3).
+        condition: &'static str,
+        /// A sentence.
+        text: String,
+    },
+    /// The client resumed: `output` begins with `<resumed/>`.
+    AgentResumed {
+        /// The connection.
+        stream: StreamHandle,
+        /// The resource of the stream.
+        resource: String,
+        /// Text.
+        output: String,
+    },
+    /// The stream is not known; the client may bind.
+    AgentResumeRefused {
+        /// The connection.
+        stream: StreamHandle,
+    },
+    /// For the log.
+    Audit(Audit),
+}
+
+/// A line for the log: names and codes, never what people said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Audit {
+    /// A session began.
+    SessionOpened {
+        /// Which.
+        session: SessionId,
+        /// Its short code.
+        code: String,
+        /// Its queue.
+        queue: String,
+        /// Link issuer; empty for a public queue.
+        issuer: String,
+        /// Link key id; empty for a public queue.
+        kid: String,
+    },
+    /// A session was attached again.
+    SessionAttached {
+        /// Which.
+        session: SessionId,
+        /// How often it has been attached.
+        attachment: u32,
+    },
+    /// A session ended.
+    SessionClosed {
+        /// Which.
+        session: SessionId,
+        /// Why.
+        reason: CloseReason,
+    },
+    /// An OPEN or CHECK was refused.
+    Refused {
+        /// The queue asked for.
+        queue: String,
+        /// Why.
+        code: RefusalCode,
+    },
+    /// An agent took a session.
+    Taken {
+        /// Which.
+        session: SessionId,
+        /// Who.
+        agent: String,
+    },
+    /// A session returned to its queue.
+    Requeued {
+        /// Which.
+        session: SessionId,
+        /// Who had it.
+        agent: String,
+    },
+    /// An agent's standing changed.
+    AgentStanding {
+        /// Who.
+        agent: String,
+        /// "ready", "away", "paused" or "offline".
+        standing: &'static str,
+    },
+    /// The relay or its customer broke the rules of a channel.
+    ChannelFault {
+        /// Which session.
+        session: SessionId,
+        /// What it did.
+        why: &'static str,
+    },
+}
+
+/// What an input leads to.
+#[derive(Debug, Default)]
+pub struct Step {
+    /// Commit these as one transaction.
+    pub ops: Vec<Op>,
+    /// Then do these, in order.
+    pub effects: Vec<Effect>,
+}

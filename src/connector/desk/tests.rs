@@ -1,0 +1,8 @@
+//! The desk against a small store that commits when told, a relay and agents' clients made of words.
+
+mod admission;
+mod crash;
+mod hostile;
+mod rig;
+mod routing;
+mod talk;

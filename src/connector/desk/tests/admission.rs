@@ -1,0 +1,110 @@
+//! Who may come in, and who may come back.
+
+use super::rig::{CHANNEL, RELAY, Rig, attach, commands, config, data, is_told, open, said, texts_to_agents, texts_to_customer};
+use crate::connector::desk::Input;
+use crate::proto::tunnel::{Admission, Assertion, ChannelId, CheckId, ConnectorCommand, ConnectorEvent, Payload, RefusalCode, ResetCode};
+
+fn link(token: &str) -> Assertion {
+    Assertion::Link { token: token.into(), kid: "k1".into() }
+}
+
+fn opened(rig: &mut Rig, n: u8, queue: &str, assertion: Assertion) -> Vec<ConnectorCommand> {
+    let effects = rig.tunnel(ConnectorEvent::Open { channel: ChannelId(n.into()), open: Box::new(open(n, queue, assertion)) });
+    commands(&effects)
+}
+
+fn refusal(commands: &[ConnectorCommand]) -> Option<RefusalCode> {
+    commands.iter().find_map(|command| if let ConnectorCommand::Refuse { code, .. } = command { Some(*code) } else { None })
+}
+
+#[test]
+fn only_public_queues_and_good_links_let_in() {
+    let mut rig = Rig::new(config());
+    assert_eq!(refusal(&opened(&mut rig, 1, "nowhere", Assertion::Anonymous)), Some(RefusalCode::NoQueue));
+    assert_eq!(refusal(&opened(&mut rig, 2, "billing", Assertion::Anonymous)), Some(RefusalCode::BadLink));
+    assert_eq!(refusal(&opened(&mut rig, 3, "billing", link("forged"))), Some(RefusalCode::BadLink));
+    assert_eq!(refusal(&opened(&mut rig, 4, "help", link("any"))), Some(RefusalCode::BadLink));
+    assert_eq!(refusal(&opened(&mut rig, 5, "billing", link("any"))), None);
+    assert_eq!(rig.desk.counters().refused.get("bad-link"), Some(&3));
+    assert_eq!(rig.store.sessions.len(), 1);
+}
+
+#[test]
+fn a_link_for_one_session_opens_one_and_checks_count_nothing() {
+    let mut rig = Rig::new(config());
+    let check = |rig: &mut Rig| {
+        let admission = Box::new(Admission { domain: "chat.example".into(), queue: "billing".into(), assertion: link("once") });
+        let effects = rig.tunnel(ConnectorEvent::Check { check: CheckId(1), admission });
+        commands(&effects).iter().any(|command| matches!(command, ConnectorCommand::Verdict { verdict: Ok(()), .. }))
+    };
+    assert!(check(&mut rig) && check(&mut rig));
+    assert_eq!(refusal(&opened(&mut rig, 1, "billing", link("once"))), None);
+    assert!(!check(&mut rig));
+    assert_eq!(refusal(&opened(&mut rig, 2, "billing", link("once"))), Some(RefusalCode::BadLink));
+    rig.restart(config(), 1);
+    assert_eq!(refusal(&opened(&mut rig, 3, "billing", link("once"))), Some(RefusalCode::BadLink));
+}
+
+#[test]
+fn a_repeated_open_finds_its_own_session_and_use() {
+    let mut rig = Rig::new(config());
+    opened(&mut rig, 1, "billing", link("once"));
+    rig.restart(config(), 1);
+    let again = opened(&mut rig, 1, "billing", link("once"));
+    assert!(matches!(again.first(), Some(ConnectorCommand::Accept { in_next: 1, out_first: 1, out, .. }) if !out.is_empty()));
+    assert_eq!(rig.store.sessions.len(), 1);
+}
+
+#[test]
+fn an_attachment_brings_what_is_unconfirmed_and_moves_the_session() {
+    let mut rig = Rig::new(config());
+    rig.open(1, "help");
+    rig.customer_says(1, 1, "hello");
+    let effects = rig.tunnel(ConnectorEvent::Open { channel: ChannelId(9), open: Box::new(attach(1, 2, 1)) });
+    let told = commands(&effects);
+    assert!(told.iter().any(|c| matches!(c, ConnectorCommand::Reset { channel: CHANNEL, code: ResetCode::Moved })));
+    assert!(
+        told.iter()
+            .any(|c| matches!(c, ConnectorCommand::Accept { channel: ChannelId(9), in_next: 2, out_first: 1, out } if out.len() == 1))
+    );
+    assert_eq!(rig.desk.status().sessions[0].attachment, 2);
+    let ignored = rig.tunnel(data(1, 2, &said("c2", "late")));
+    assert!(commands(&ignored).is_empty());
+}
+
+#[test]
+fn a_relay_that_knows_more_than_the_store_ends_the_session() {
+    for (in_next, out_next) in [(2, 1), (1, 3)] {
+        let mut rig = Rig::new(config());
+        rig.open(1, "help");
+        let effects = rig.tunnel(ConnectorEvent::Open { channel: ChannelId(9), open: Box::new(attach(1, in_next, out_next)) });
+        assert_eq!(refusal(&commands(&effects)), Some(RefusalCode::StoreRegressed));
+        assert!(rig.desk.status().sessions.is_empty());
+    }
+    let mut rig = Rig::new(config());
+    let effects = rig.tunnel(ConnectorEvent::Open { channel: ChannelId(9), open: Box::new(attach(1, 1, 1)) });
+    assert_eq!(refusal(&commands(&effects)), Some(RefusalCode::UnknownSession));
+}
+
+#[test]
+fn a_bad_event_costs_the_channel_and_marks_nothing() {
+    let mut rig = Rig::new(config());
+    rig.open(1, "help");
+    let payload = Payload::Event(bytes::Bytes::from_static(b"\xff\xff"));
+    let effects = rig.tunnel(ConnectorEvent::Data { channel: CHANNEL, number: 1, sm_in: 1, payload });
+    assert!(matches!(commands(&effects)[..], [ConnectorCommand::Reset { code: ResetCode::Protocol, .. }]));
+    let effects = rig.tunnel(ConnectorEvent::Open { channel: ChannelId(2), open: Box::new(attach(1, 1, 1)) });
+    assert!(commands(&effects).iter().any(|c| matches!(c, ConnectorCommand::Accept { in_next: 1, .. })));
+}
+
+#[test]
+fn a_customer_who_stays_away_is_given_up() {
+    let mut rig = Rig::new(config());
+    rig.log_in(1, "alice");
+    rig.open(1, "auto");
+    rig.handle(Input::Tunnel { relay: RELAY, event: ConnectorEvent::Attached { epoch: 1, resumed: false } });
+    let effects = rig.pass(crate::connector::desk::DETACHED_FOR);
+    assert!(is_told(&texts_to_agents(&effects), "cut by a fault"));
+    assert!(texts_to_customer(&effects).is_empty());
+    assert!(rig.desk.status().sessions.is_empty());
+}

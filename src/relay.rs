@@ -1,0 +1,121 @@
+//! The relay: it stands in the DMZ, speaks with customers' clients and hands what they say into the tunnel.
+//!
+//! Flow: `listener` accepts, `connection` negotiates and asks `door`, then drives `client`, the pure state machine of one stream;
+//! `attach` owns all tunnels. After its start the relay opens no socket, and it never dials: it is given its listeners and the
+//! carriers that others accept.
+
+pub mod admin;
+pub mod attach;
+pub mod client;
+mod connection;
+pub mod counters;
+pub mod door;
+mod listener;
+mod refusal_log;
+pub mod settings;
+pub mod setup;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::admin::socket;
+use crate::net::carrier::Carriers;
+use crate::net::negotiate::Terms;
+use crate::net::shutdown::{self, Stopper};
+use crate::proto::xmpp::negotiation::NegotiationSettings;
+use crate::telemetry::readiness;
+
+use self::admin::{RelayStatus, StatusSource};
+use self::attach::TunnelOwner;
+use self::connection::Shared;
+use self::counters::Counters;
+use self::door::Door;
+use self::refusal_log::RefusalLog;
+use self::settings::RelaySettings;
+
+/// A running relay.
+#[derive(Debug)]
+pub struct Relay {
+    clients: Vec<SocketAddr>,
+    tunnel: Option<SocketAddr>,
+    status: StatusSource,
+    stop: Stopper,
+    tasks: JoinSet<()>,
+    acceptor: Option<Carriers>,
+}
+
+impl Relay {
+    /// Starts on sockets that stand already.
+    pub fn start(settings: RelaySettings) -> anyhow::Result<Self> {
+        let counters = Arc::new(Counters::default());
+        let door = Door::new(settings.domains, settings.verify_link, settings.limits.check_within);
+        let granted = door.identities();
+        let (owner, tunnels) = TunnelOwner::new(settings.tunnel, granted, settings.carriers, settings.writable, Arc::clone(&counters));
+        let negotiation = NegotiationSettings {
+            domains: door.mechanisms(),
+            attempts: settings.limits.attempts,
+            stream_management: true,
+            resumption: false,
+            salt_secret: [0; 32],
+        };
+        let shared = Arc::new(Shared {
+            door,
+            terms: Terms {
+                negotiation: Arc::new(negotiation),
+                tls: settings.tls,
+                tls_within: settings.limits.tls_within,
+                login_within: settings.limits.login_within,
+                write_within: settings.limits.write_within,
+            },
+            counters: Arc::clone(&counters),
+            limits: settings.limits,
+            log: RefusalLog::new(),
+        });
+        let (stop, stopped) = shutdown::pair();
+        let mut tasks = JoinSet::new();
+        let mut clients = Vec::new();
+        for listener in settings.clients {
+            clients.push(listener.local_addr().context("the customers' listening socket")?);
+            tasks.spawn(listener::listen(listener, Arc::clone(&shared), tunnels.clone(), stopped.clone()));
+        }
+        let status = StatusSource { tunnels, counters, started: Instant::now() };
+        if let Some(listener) = settings.admin {
+            tasks.spawn(socket::serve(listener, status.clone(), stopped));
+        }
+        tasks.spawn(owner.run());
+        readiness::notify("READY=1");
+        Ok(Self { clients, tunnel: settings.tunnel_address, status, stop, tasks, acceptor: settings.acceptor })
+    }
+
+    /// Ends every stream with a word, lets the tunnels' last frames leave, and awaits every task.
+    pub async fn stop(self) {
+        readiness::notify("STOPPING=1");
+        let Self { clients: _, tunnel: _, status, stop, mut tasks, acceptor } = self;
+        stop.stop();
+        // The tunnels' owner ends once the last handle to it is gone.
+        drop(status);
+        while tasks.join_next().await.is_some() {}
+        if let Some(acceptor) = acceptor {
+            acceptor.shutdown().await;
+        }
+    }
+
+    /// Where customers are accepted.
+    pub fn client_addresses(&self) -> &[SocketAddr] {
+        &self.clients
+    }
+
+    /// Where carriers are accepted, if they are accepted here.
+    pub fn tunnel_address(&self) -> Option<SocketAddr> {
+        self.tunnel
+    }
+
+    /// What `outgate status` tells.
+    pub async fn status(&self) -> RelayStatus {
+        self.status.status().await
+    }
+}

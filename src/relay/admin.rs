@@ -1,0 +1,89 @@
+//! What the relay answers on its admin socket: its status.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::Value;
+use tokio::time::Instant;
+
+use crate::admin::socket::Answer;
+use crate::admin::{Action, Request, Subject};
+
+use super::attach::Tunnels;
+use super::counters::{Counters, Snapshot};
+
+/// What a relay tells about itself.
+#[derive(Clone, Debug, Serialize)]
+pub struct RelayStatus {
+    /// Always "relay".
+    pub role: &'static str,
+    /// The program's version.
+    pub version: &'static str,
+    /// Seconds since the start.
+    pub uptime_seconds: u64,
+    /// Connections, sessions and reasons.
+    #[serde(flatten)]
+    pub counts: Snapshot,
+    /// One entry a tunnel.
+    pub tunnels: Vec<TunnelStatus>,
+}
+
+/// One tunnel in the status.
+#[derive(Clone, Debug, Serialize)]
+pub struct TunnelStatus {
+    /// The connector's name.
+    pub identity: String,
+    /// Whether it has a carrier now.
+    pub is_attached: bool,
+    /// Its epoch.
+    pub epoch: u64,
+    /// Carriers attached so far.
+    pub attached: u64,
+    /// Events sent again.
+    pub replayed: u64,
+    /// Events received twice and dropped.
+    pub duplicates: u64,
+    /// Channels that live.
+    pub channels: u64,
+    /// Bytes held for replay.
+    pub held_bytes: u64,
+}
+
+/// What the status is made of.
+#[derive(Clone, Debug)]
+pub(super) struct StatusSource {
+    pub(super) tunnels: Tunnels,
+    pub(super) counters: Arc<Counters>,
+    pub(super) started: Instant,
+}
+
+impl StatusSource {
+    pub(super) async fn status(&self) -> RelayStatus {
+        let tunnels = self.tunnels.stats().await.into_iter().map(|(identity, stats, is_attached)| TunnelStatus {
+            identity: identity.0,
+            is_attached,
+            epoch: stats.epoch,
+            attached: stats.attached,
+            replayed: stats.replayed,
+            duplicates: stats.duplicates,
+            channels: stats.channels,
+            held_bytes: stats.held_bytes,
+        });
+        RelayStatus {
+            role: "relay",
+            version: env!("CARGO_PKG_VERSION"),
+            uptime_seconds: self.started.elapsed().as_secs(),
+            counts: self.counters.snapshot(),
+            tunnels: tunnels.collect(),
+        }
+    }
+}
+
+impl Answer for StatusSource {
+    async fn answer(&self, request: Request) -> Result<Value, String> {
+        match request {
+            Request::Get(Subject::Status) => serde_json::to_value(self.status().await).map_err(|error| error.to_string()),
+            Request::Do(Action::Reattach) => Err("a relay does not dial: ask the connector to reattach".to_owned()),
+        }
+    }
+}

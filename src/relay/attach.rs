@@ -1,0 +1,300 @@
+//! The tunnels' owner: one task that holds the [`RelayEnd`], the carriers' writing halves and the sessions' event queues.
+//!
+//! Flow: carriers and requests come in through bounded queues; after each batch its events go out to the sessions, never waiting for one
+//! of them, and its frames go to the carriers as far as these have room. A session whose queue is full is cut off and counted.
+
+mod handle;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use crate::net::carrier::{CarrierInput, Lanes, Writable};
+use crate::net::entropy;
+use crate::proto::tunnel::{
+    self, Admission, CarrierId, CheckId, Fin, Identity, Open, RefusalCode, RelayCommand, RelayEnd, RelayEvent, SessionKey, TunnelStats,
+};
+use crate::session::CloseReason;
+
+use super::counters::Counters;
+use super::refusal_log::RefusalLog;
+
+pub use self::handle::{CheckAnswer, SessionEvents, Tunnels};
+
+/// Requests that may wait for the owner; a session that asks beyond it waits.
+const REQUESTS: usize = 4096;
+
+/// Events that may wait for one session: above a channel's widest credit of 64 events and the marks beside them.
+const SESSION_EVENTS: usize = 256;
+
+/// Questions that may be open at one time.
+const MAX_CHECKS: usize = 256;
+
+/// Inputs taken in one go.
+const BATCH: usize = 256;
+
+/// How long the last frames may take to leave when the relay stops.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+type Verdict = Result<(), (RefusalCode, String)>;
+
+/// The tunnels' owner.
+pub struct TunnelOwner {
+    end: RelayEnd,
+    lanes: Lanes,
+    inputs: mpsc::Receiver<CarrierInput>,
+    requests: mpsc::Receiver<Request>,
+    writable: Writable,
+    sessions: HashMap<SessionKey, mpsc::Sender<RelayEvent>>,
+    checks: HashMap<CheckId, oneshot::Sender<Verdict>>,
+    next_check: u64,
+    attached: watch::Sender<Arc<BTreeSet<Identity>>>,
+    granted: BTreeSet<Identity>,
+    counters: Arc<Counters>,
+    refusals: RefusalLog,
+}
+
+impl std::fmt::Debug for TunnelOwner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TunnelOwner").field("sessions", &self.sessions.len()).finish_non_exhaustive()
+    }
+}
+
+/// What the rest of the relay asks of the owner.
+#[derive(Debug)]
+enum Request {
+    Open { session: SessionKey, identity: Identity, open: Box<Open>, events: mpsc::Sender<RelayEvent> },
+    Command(RelayCommand),
+    Check { identity: Identity, admission: Box<Admission>, reply: oneshot::Sender<Verdict> },
+    Stats(oneshot::Sender<Vec<(Identity, TunnelStats, bool)>>),
+}
+
+impl TunnelOwner {
+    /// Makes the owner and the handle to it. Carriers of identities outside `granted` are closed.
+    pub fn new(
+        settings: tunnel::Settings,
+        granted: BTreeSet<Identity>,
+        inputs: mpsc::Receiver<CarrierInput>,
+        writable: Writable,
+        counters: Arc<Counters>,
+    ) -> (Self, Tunnels) {
+        let (requests_in, requests) = mpsc::channel(REQUESTS);
+        let (attached, attached_out) = watch::channel(Arc::default());
+        let owner = Self {
+            end: RelayEnd::new(settings, Box::new(entropy::sixteen)),
+            lanes: Lanes::default(),
+            inputs,
+            requests,
+            writable,
+            sessions: HashMap::new(),
+            checks: HashMap::new(),
+            next_check: 1,
+            attached,
+            granted,
+            counters,
+            refusals: RefusalLog::new(),
+        };
+        (owner, Tunnels::new(requests_in, attached_out))
+    }
+
+    /// Runs until every handle is dropped, then lets the last frames leave.
+    pub async fn run(mut self) {
+        let mut inputs = Vec::with_capacity(BATCH);
+        let mut requests = Vec::with_capacity(BATCH);
+        let mut carriers_open = true;
+        loop {
+            self.drain_events();
+            self.lanes.fill(&mut self.end, now());
+            let deadline = [self.end.poll_timeout(), self.lanes.poll_timeout()].into_iter().flatten().min().map(Instant::from_std);
+            tokio::select! {
+                count = self.inputs.recv_many(&mut inputs, BATCH), if carriers_open => {
+                    carriers_open = count > 0;
+                    for input in inputs.drain(..) {
+                        self.handle_carrier(input);
+                    }
+                }
+                count = self.requests.recv_many(&mut requests, BATCH) => {
+                    if count == 0 {
+                        break;
+                    }
+                    for request in requests.drain(..) {
+                        self.handle_request(request);
+                    }
+                }
+                () = self.writable.notified() => {}
+                () = sleep_until(deadline) => self.end.handle_timeout(now()),
+            }
+        }
+        self.leave().await;
+    }
+
+    fn handle_carrier(&mut self, input: CarrierInput) {
+        match input {
+            CarrierInput::Opened { carrier, identity, handle } => {
+                if self.granted.contains(&identity) {
+                    tracing::info!(identity = %identity.0, carrier = carrier.0, "carrier opened");
+                    self.lanes.insert(carrier, handle);
+                    self.end.carrier_opened(carrier, identity, now());
+                } else {
+                    tracing::warn!(identity = %identity.0, carrier = carrier.0, reason = "unknown-identity", "carrier refused");
+                    self.counters.count("unknown-identity");
+                }
+            }
+            CarrierInput::Frames { carrier, lane: _, frames } => {
+                if self.lanes.is_open(carrier) {
+                    let now = now();
+                    for frame in frames {
+                        self.end.handle_frame(carrier, frame, now);
+                    }
+                }
+            }
+            CarrierInput::Lost { carrier, why } => {
+                if self.lanes.remove(carrier) {
+                    tracing::info!(carrier = carrier.0, why, "carrier lost");
+                    self.end.carrier_lost(carrier, now());
+                }
+            }
+            CarrierInput::Refused { address, why } => {
+                self.counters.count("carrier-handshake");
+                self.refusals.write("tunnel", "carrier-handshake", address);
+                tracing::debug!(%address, why, "a carrier did not come up");
+            }
+        }
+    }
+
+    fn handle_request(&mut self, request: Request) {
+        match request {
+            Request::Open { session, identity, open, events } => {
+                self.sessions.insert(session, events);
+                self.end.handle_command(RelayCommand::Open { session, identity, open }, now());
+            }
+            Request::Command(command) => {
+                if let RelayCommand::Finish { session, .. } = &command {
+                    self.sessions.remove(session);
+                }
+                self.end.handle_command(command, now());
+            }
+            Request::Check { identity, admission, reply } => self.check(identity, admission, reply),
+            Request::Stats(reply) => {
+                let stats = self.end.stats();
+                let with_attachment = stats.into_iter().map(|(identity, stats)| {
+                    let is_attached = self.end.is_attached(&identity);
+                    (identity, stats, is_attached)
+                });
+                // The asker may have given up.
+                let _unheard = reply.send(with_attachment.collect());
+            }
+        }
+    }
+
+    fn check(&mut self, identity: Identity, admission: Box<Admission>, reply: oneshot::Sender<Verdict>) {
+        if self.checks.len() >= MAX_CHECKS {
+            self.checks.retain(|_, reply| !reply.is_closed());
+        }
+        if self.checks.len() >= MAX_CHECKS {
+            let _unheard = reply.send(Err((RefusalCode::Busy, String::new())));
+            return;
+        }
+        let check = CheckId(self.next_check);
+        self.next_check += 1;
+        self.checks.insert(check, reply);
+        self.end.handle_command(RelayCommand::Check { check, identity, admission }, now());
+    }
+
+    fn drain_events(&mut self) {
+        while let Some(event) = self.end.poll_event() {
+            match &event {
+                RelayEvent::OpenOk { session }
+                | RelayEvent::Data { session, .. }
+                | RelayEvent::Handled { session, .. }
+                | RelayEvent::OwnHandled { session, .. } => self.pass_on(*session, event),
+                RelayEvent::OpenRefused { session, .. } | RelayEvent::Fin { session, .. } | RelayEvent::Gone { session, .. } => {
+                    let session = *session;
+                    self.pass_on(session, event);
+                    self.sessions.remove(&session);
+                }
+                RelayEvent::TunnelUp { .. } | RelayEvent::TunnelDetached { .. } => self.handle_attachment(&event),
+                RelayEvent::Verdict { .. } => self.answer_check(event),
+                RelayEvent::CloseCarrier { carrier, why } => self.close_carrier(*carrier, why),
+            }
+        }
+    }
+
+    /// Never waits: a session that does not take its events is cut off, its neighbours notice nothing.
+    fn pass_on(&mut self, session: SessionKey, event: RelayEvent) {
+        let Some(events) = self.sessions.get(&session) else { return };
+        match events.try_send(event) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                self.counters.count("session-overflow");
+                self.sessions.remove(&session);
+                let fin = Fin { reason: CloseReason::Fault, text: String::new() };
+                self.end.handle_command(RelayCommand::Finish { session, fin }, now());
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => {
+                self.sessions.remove(&session);
+            }
+        }
+    }
+
+    fn handle_attachment(&self, event: &RelayEvent) {
+        if let RelayEvent::TunnelUp { identity, epoch, resumed } = event {
+            tracing::info!(identity = %identity.0, epoch, resumed, "tunnel attached");
+            self.attached.send_modify(|attached| {
+                Arc::make_mut(attached).insert(identity.clone());
+            });
+        } else if let RelayEvent::TunnelDetached { identity } = event {
+            tracing::info!(identity = %identity.0, "tunnel detached");
+            self.attached.send_modify(|attached| {
+                Arc::make_mut(attached).remove(identity);
+            });
+        }
+    }
+
+    fn answer_check(&mut self, event: RelayEvent) {
+        let RelayEvent::Verdict { check, verdict } = event else { return };
+        if let Some(reply) = self.checks.remove(&check) {
+            // The customer may have gone.
+            let _unheard = reply.send(verdict);
+        }
+    }
+
+    fn close_carrier(&mut self, carrier: CarrierId, why: &str) {
+        tracing::info!(carrier = carrier.0, why, "carrier closed");
+        // A REFUSED or ERROR for the peer may still be waiting.
+        self.lanes.fill(&mut self.end, now());
+        self.lanes.close(carrier, now());
+        self.end.carrier_lost(carrier, now());
+    }
+
+    async fn leave(&mut self) {
+        let until = Instant::now() + LAST_WORDS;
+        loop {
+            self.end.handle_timeout(now());
+            self.drain_events();
+            self.lanes.fill(&mut self.end, now());
+            if self.lanes.is_empty() || Instant::now() >= until {
+                return;
+            }
+            tokio::select! {
+                Some(input) = self.inputs.recv() => self.handle_carrier(input),
+                () = self.writable.notified() => {}
+                () = tokio::time::sleep_until(until) => {}
+            }
+        }
+    }
+}
+
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,253 @@
+//! One customer's connection from its first byte to its last: opening, negotiation, session.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use crate::fingerprint::ClientSoftware;
+use crate::net::entropy;
+use crate::net::negotiate::{Judge, Terms, negotiate, resource_of};
+use crate::net::shutdown::Stop;
+use crate::net::stream::Stream;
+use crate::proto::tunnel::{Open, OpenKind, Payload, RelayCommand, RelayEvent};
+use crate::proto::xmpp::negotiation::Login;
+use crate::proto::xmpp::reader::{ReadEvent, Reader};
+use crate::proto::xmpp::sasl::{SaslFailure, ScramKeys};
+use crate::session::{OpenId, SessionSecret};
+use crate::telemetry::HOP;
+
+use super::attach::{SessionEvents, Tunnels};
+use super::client::{Client, ClientSettings};
+use super::counters::{Counters, Place};
+use super::door::{Admitted, Door};
+use super::refusal_log::RefusalLog;
+use super::settings::Limits;
+
+/// Events taken before what they wrote leaves.
+const BATCH: usize = 64;
+
+/// What all connections of one relay share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) door: Door,
+    pub(super) terms: Terms,
+    pub(super) counters: Arc<Counters>,
+    pub(super) limits: Limits,
+    pub(super) log: RefusalLog,
+}
+
+/// The places that a connection takes.
+#[derive(Debug)]
+pub(super) struct Places {
+    pub(super) connection: Place,
+    pub(super) before_login: Place,
+}
+
+/// A connection with its session.
+struct Live {
+    stream: Stream,
+    reader: Reader,
+    client: Client,
+    tunnels: Tunnels,
+    events: SessionEvents,
+    admitted: Admitted,
+    /// Events sent into the tunnel, which numbers them from 1.
+    sent: u64,
+}
+
+/// Serves one connection to its end.
+pub(super) async fn serve(shared: Arc<Shared>, tunnels: Tunnels, socket: TcpStream, peer: SocketAddr, places: Places, stop: Stop) {
+    let Places { connection, before_login } = places;
+    let live = match Box::pin(arrive(&shared, &tunnels, socket, peer, stop.clone())).await {
+        Ok(live) => live,
+        Err(reason) => {
+            shared.counters.count(reason);
+            shared.log.write("connection", reason, peer);
+            return;
+        }
+    };
+    drop(before_login);
+    let session = shared.counters.session();
+    tracing::info!(queue = live.admitted.contact.jid, "session begins");
+    let reason = live.run(&shared, stop).await;
+    shared.counters.count(reason);
+    tracing::info!(reason, "session ends");
+    drop(session);
+    drop(connection);
+}
+
+/// Everything before the session.
+async fn arrive(shared: &Shared, tunnels: &Tunnels, socket: TcpStream, peer: SocketAddr, stop: Stop) -> Result<Live, &'static str> {
+    let local = socket.local_addr().map_err(|_| "transport")?;
+    let mut judge = CustomerJudge { shared, tunnels, peer, admitted: None, is_anonymous: false, jid: String::new() };
+    let arrived = negotiate(Stream::Plain(socket), &shared.terms, &mut judge, stop).await?;
+    let CustomerJudge { admitted, is_anonymous, jid, .. } = judge;
+    // The negotiation never claims success without a login.
+    let admitted = admitted.ok_or("fault")?;
+    let open = Open {
+        kind: OpenKind::New { open_id: OpenId(entropy::sixteen()), secret: SessionSecret(entropy::sixteen()) },
+        admission: admitted.admission.clone(),
+        client_addr: peer,
+        local_addr: local,
+        protocol: "xmpp".to_owned(),
+        sni: arrived.sni,
+        software: ClientSoftware::unknown(),
+        resumable: false,
+    };
+    let (session, events) = tunnels.open(admitted.identity.clone(), Box::new(open)).await;
+    let settings = ClientSettings {
+        session,
+        domain: admitted.admission.domain.clone(),
+        client: jid,
+        queue: admitted.contact.clone(),
+        is_anonymous,
+        idle: shared.limits.idle,
+        entropy: entropy::sixteen,
+    };
+    let client = Client::new(settings, now());
+    Ok(Live { stream: arrived.stream, reader: arrived.reader, client, tunnels: tunnels.clone(), events, admitted, sent: 0 })
+}
+
+/// The door, as the negotiation asks it, for one customer.
+struct CustomerJudge<'a> {
+    shared: &'a Shared,
+    tunnels: &'a Tunnels,
+    peer: SocketAddr,
+    admitted: Option<Admitted>,
+    is_anonymous: bool,
+    jid: String,
+}
+
+impl Judge for CustomerJudge<'_> {
+    async fn verify(&mut self, login: Login) -> Result<(), SaslFailure> {
+        self.is_anonymous = matches!(login, Login::Anonymous { .. });
+        match self.shared.door.judge(login, self.tunnels, unix_seconds()).await {
+            Ok(admitted) => {
+                self.admitted = Some(admitted);
+                Ok(())
+            }
+            Err(refusal) => {
+                self.shared.counters.count(refusal.reason);
+                self.shared.log.write("login", refusal.reason, self.peer);
+                Err(refusal.failure)
+            }
+        }
+    }
+
+    /// A link is no password that either side could keep keys of.
+    fn scram_keys(&mut self, _domain: &str, _user: &str) -> Option<ScramKeys> {
+        None
+    }
+
+    /// An opaque name.
+    fn bind(&mut self, domain: &str, _user: &str, resource: Option<String>) -> String {
+        self.jid = format!("guest-{}@{domain}/{}", entropy::short_id(), resource_of(resource));
+        self.jid.clone()
+    }
+
+    async fn resume(&mut self, _user: &str, _previd: &str, _h: u32) -> Option<String> {
+        None
+    }
+}
+
+impl Live {
+    async fn run(mut self, shared: &Shared, mut stop: Stop) -> &'static str {
+        let timer = tokio::time::sleep_until(Instant::now());
+        tokio::pin!(timer);
+        // A channel that has ended is always ready: asked again, it would spin through the whole farewell.
+        let mut is_cut_off = false;
+        self.client.handle_attachment(self.tunnels.attachment(&self.admitted.identity), now());
+        loop {
+            self.read_stanzas();
+            self.flush(shared).await;
+            if let Some(reason) = self.client.poll_over() {
+                self.stream.close().await;
+                return reason;
+            }
+            arm(timer.as_mut(), self.client.poll_timeout());
+            let wants_read = self.client.wants_read();
+            tokio::select! {
+                read = self.stream.read(|bytes| self.reader.push(bytes)), if wants_read => match read {
+                    Ok(Some(())) => self.client.handle_heard(now()),
+                    Ok(None) | Err(_) => self.client.handle_lost(),
+                },
+                event = self.events.recv(), if !is_cut_off => match event {
+                    Some(event) => self.handle_events(event),
+                    None => {
+                        is_cut_off = true;
+                        self.client.handle_cut_off(now());
+                    }
+                },
+                () = self.tunnels.attachment_changed() => {
+                    self.client.handle_attachment(self.tunnels.attachment(&self.admitted.identity), now());
+                }
+                () = timer.as_mut() => self.client.handle_timeout(now()),
+                () = stop.requested() => self.client.handle_shutdown(),
+            }
+        }
+    }
+
+    /// Hands what was read to the client, as far as it takes more.
+    fn read_stanzas(&mut self) {
+        let now = now();
+        while self.client.wants_read() && self.client.poll_over().is_none() {
+            match self.reader.poll() {
+                Ok(Some(ReadEvent::Stanza(stanza))) => self.client.handle_stanza(&stanza, now),
+                Ok(Some(ReadEvent::StreamClose)) => return self.client.handle_stream_close(now),
+                Ok(Some(ReadEvent::StreamOpen(_))) => {}
+                Ok(None) => return,
+                Err(fault) => return self.client.handle_fault(fault, now),
+            }
+        }
+    }
+
+    fn handle_events(&mut self, first: RelayEvent) {
+        let now = now();
+        let mut next = Some(first);
+        for _ in 0..BATCH {
+            let Some(event) = next.take().or_else(|| self.events.try_recv().ok()) else { return };
+            if let RelayEvent::Data { number, payload: Payload::Event(_) | Payload::Ephemeral(_), .. } = &event {
+                tracing::trace!(target: HOP, "relay: event {number} goes to the customer's client");
+            }
+            self.client.handle_tunnel(event, now);
+        }
+    }
+
+    /// Sends the commands, then writes the output in one piece.
+    async fn flush(&mut self, shared: &Shared) {
+        loop {
+            while let Some(command) = self.client.poll_command() {
+                if let RelayCommand::Send { .. } = &command {
+                    self.sent += 1;
+                    tracing::trace!(target: HOP, "relay: event {} goes into the tunnel", self.sent);
+                }
+                self.tunnels.command(command).await;
+            }
+            shared.counters.dropped(self.client.take_dropped());
+            let Some(output) = self.client.poll_output() else { return };
+            match self.stream.write(output.as_bytes(), shared.limits.write_within).await {
+                Ok(()) => self.client.handle_drained(),
+                Err(_) => self.client.handle_lost(),
+            }
+        }
+    }
+}
+
+/// Moves the timer only where it would fire too late: a call too early costs nothing.
+fn arm(timer: std::pin::Pin<&mut tokio::time::Sleep>, wanted: Option<std::time::Instant>) {
+    let Some(wanted) = wanted.map(Instant::from_std) else { return };
+    if timer.is_elapsed() || wanted < timer.deadline() {
+        timer.reset(wanted);
+    }
+}
+
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
+}
+
+#[expect(clippy::disallowed_methods, reason = "the shell reads the clock for the link's times")]
+fn unix_seconds() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

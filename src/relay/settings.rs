@@ -1,0 +1,108 @@
+//! What the relay is given at its start: everything that needs a file, a name or a socket is resolved before.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use crate::link::{LinkRefusal, LinkTerms};
+use crate::net::carrier::{CarrierInput, Carriers, Writable};
+use crate::net::listener::Listener;
+use crate::net::tls::Acceptor;
+use crate::proto::tunnel::{self, Identity};
+
+use super::client::Idle;
+
+/// Everything a relay runs on.
+pub struct RelaySettings {
+    /// The served domains.
+    pub domains: Vec<ServedDomain>,
+    /// Judges a signed link.
+    pub verify_link: Arc<VerifyLink>,
+    /// TLS towards customers.
+    pub tls: Arc<Acceptor>,
+    /// Listening sockets for customers, inherited or bound.
+    pub clients: Vec<Listener>,
+    /// Listening socket for `outgate status`, inherited or bound.
+    pub admin: Option<tokio::net::UnixListener>,
+    /// What accepts the carriers; it lives as long as the relay.
+    pub acceptor: Option<Carriers>,
+    /// Carriers as they are accepted and verified.
+    pub carriers: mpsc::Receiver<CarrierInput>,
+    /// Woken when a carrier has room again.
+    pub writable: Writable,
+    /// Where carriers are accepted, for those who chose port 0.
+    pub tunnel_address: Option<SocketAddr>,
+    /// Limits towards customers.
+    pub limits: Limits,
+    /// The tunnel's times.
+    pub tunnel: tunnel::Settings,
+}
+
+impl std::fmt::Debug for RelaySettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RelaySettings").field("domains", &self.domains).field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+/// A served domain and its queues.
+#[derive(Clone, Debug)]
+pub struct ServedDomain {
+    /// Its name.
+    pub name: String,
+    /// Where customers without a link go, if anywhere.
+    pub public_queue: Option<String>,
+    /// Its queues.
+    pub queues: Vec<ServedQueue>,
+}
+
+/// A queue and the connector that may serve it.
+#[derive(Clone, Debug)]
+pub struct ServedQueue {
+    /// Its name in links and JIDs.
+    pub id: String,
+    /// Its name on a customer's roster.
+    pub name: String,
+    /// The connector that it is granted to.
+    pub identity: Identity,
+}
+
+/// Judges a link: the token, the served domain, the time in seconds since the Unix epoch.
+pub type VerifyLink = dyn Fn(&str, &str, u64) -> Result<LinkTerms, LinkRefusal> + Send + Sync;
+
+/// What customers may cost.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections at one time.
+    pub connections: usize,
+    /// Connections at one time that are not logged in.
+    pub before_login: usize,
+    /// From the first byte to resource binding; data does not extend it.
+    pub login_within: Duration,
+    /// The TLS handshake.
+    pub tls_within: Duration,
+    /// The connector's answer to a CHECK.
+    pub check_within: Duration,
+    /// One write to a customer's transport.
+    pub write_within: Duration,
+    /// Login attempts on one stream.
+    pub attempts: u8,
+    /// Silence limits after login.
+    pub idle: Idle,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 20_000,
+            before_login: 2_048,
+            login_within: Duration::from_secs(15),
+            tls_within: Duration::from_secs(5),
+            check_within: Duration::from_secs(5),
+            write_within: Duration::from_secs(30),
+            attempts: 3,
+            idle: Idle::default(),
+        }
+    }
+}
