@@ -22,3 +22,6 @@ pub mod telemetry;
 pub mod admin;
 pub mod connector;
 pub mod relay;
+
+// Floor 4: the command line.
+pub mod cli;

@@ -1,5 +1,5 @@
 //! The `outgate` program.
 
 fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+    outgate::cli::run(std::env::args_os())
 }
