@@ -1,4 +1,12 @@
 //! Everything that needs sockets, processes or other people's programs, in one binary.
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test fails by panicking, and shows what it saw")]
 
+mod cli;
+mod crash;
+mod hostile;
+mod interop;
+mod lab;
+mod net;
+mod relay;
+mod setup;
 mod sim;

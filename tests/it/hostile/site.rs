@@ -1,0 +1,199 @@
+//! A relay and a connector on loopback, on ports that the system chose.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::Duration;
+
+use outgate::link::token::{Claims, Terms};
+use outgate::net::link_keys::SigningKey;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::PATIENCE;
+use crate::relay::customer::Customer;
+use crate::setup::{CUSTOMERS, await_status, outgate, prepare, substitute};
+
+/// The relay's clock for everything up to bind.
+pub(super) const LOGIN_WITHIN: Duration = Duration::from_secs(2);
+
+const ISSUER: &str = "https://example.com";
+
+/// Queues beside the shipped ones: one that the connector does not have, one whose connector never comes.
+const MORE_QUEUES: &str = "\n[[domain.queue]]\nid = \"ghost\"\nconnector = \"outgate://example/connector/lan1\"\n\
+    \n[[domain.queue]]\nid = \"elsewhere\"\nconnector = \"outgate://example/connector/lan2\"\n\n# Who may sign links: the public half";
+
+/// Both processes, and the folder with all that they need.
+#[derive(Debug)]
+pub(super) struct Site {
+    relay: Process,
+    _connector: Process,
+    home: TempDir,
+    pub(super) door: SocketAddr,
+    pub(super) tunnel: SocketAddr,
+    pub(super) agents: SocketAddr,
+    roots: Arc<rustls::RootCertStore>,
+    pub(super) key: SigningKey,
+}
+
+impl Site {
+    pub(super) fn start() -> Self {
+        Self::start_with(LOGIN_WITHIN, Duration::from_secs(1))
+    }
+
+    /// Starts with these clocks for everything up to bind and for the TLS handshake.
+    pub(super) fn start_with(login: Duration, handshake: Duration) -> Self {
+        let home = tempfile::Builder::new().prefix("hostile").tempdir().unwrap();
+        let _link = prepare(home.path());
+        let path = |name: &str| format!("\"{}\"", home.path().join(name).display());
+        let relay = [
+            ("# client = [\"[::]:5222\"]", "client = [\"127.0.0.1:0\"]".to_owned()),
+            ("# tunnel = \"[::]:7443\"", "tunnel = \"127.0.0.1:0\"".to_owned()),
+            ("# admin = \"/run/outgate-relay/admin.sock\"", format!("admin = {}", path("relay.sock"))),
+            ("# negotiation = \"15s\"", format!("negotiation = \"{}s\"", login.as_secs())),
+            ("# tls_handshake = \"5s\"", format!("tls_handshake = \"{}s\"", handshake.as_secs())),
+            ("\n# Who may sign links: the public half", MORE_QUEUES.to_owned()),
+        ];
+        substitute("relay.toml", &home.path().join("dmz/relay.toml"), &relay);
+        let (relay, log) = Process::start(home.path(), "dmz", "relay");
+        let started = line(&log, "relay started");
+        let (door, tunnel) = (address(&started, "customers=["), address(&started, "tunnels=Some("));
+        let connector = [
+            ("# admin = \"/run/outgate-connector/admin.sock\"", format!("admin = {}", path("connector.sock"))),
+            ("address = \"relay.example.com:7443\"", format!("address = \"{tunnel}\"")),
+            ("# server_name = \"relay.example.com\"", "server_name = \"relay.example.com\"".to_owned()),
+            ("# path = \"/var/lib/outgate/connector.sqlite\"", format!("path = {}", path("connector.sqlite"))),
+            ("# listen = \"127.0.0.1:5222\"", "listen = \"127.0.0.1:0\"".to_owned()),
+            ("name = \"Support\"", "name = \"Support\"\nauto_accept = true".to_owned()),
+        ];
+        substitute("connector.toml", &home.path().join("lan/connector.toml"), &connector);
+        let (connector, log) = Process::start(home.path(), "lan", "connector");
+        let agents = address(&line(&log, "connector started"), "agents=");
+        await_status(&home.path().join("relay.sock"), |status| status["tunnels"][0]["is_attached"] == true);
+        let key = SigningKey::from_pkcs8_pem(&std::fs::read_to_string(home.path().join("issuer-key.pem")).unwrap()).unwrap();
+        let mut roots = rustls::RootCertStore::empty();
+        let ca = std::fs::read_to_string(home.path().join("ca.pem")).unwrap();
+        roots.add(CertificateDer::from_pem_slice(ca.as_bytes()).unwrap()).unwrap();
+        Self { relay, _connector: connector, home, door, tunnel, agents, roots: Arc::new(roots), key }
+    }
+
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
+    }
+
+    /// The authority that both listeners' certificates come from.
+    pub(super) fn ca_pem(&self) -> String {
+        std::fs::read_to_string(self.path("ca.pem")).unwrap()
+    }
+
+    pub(super) fn relay_pid(&self) -> u32 {
+        self.relay.child.id()
+    }
+
+    /// A TCP connection to the relay.
+    pub(super) async fn customer(&self) -> Customer {
+        Customer::connect(self.door, CUSTOMERS, Arc::clone(&self.roots)).await
+    }
+
+    /// The claims of a link that is good for an hour.
+    #[expect(clippy::disallowed_methods, reason = "links are judged by the clock of the processes under test")]
+    pub(super) fn claims(&self) -> Claims {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        Claims {
+            iss: ISSUER.to_owned(),
+            aud: vec![CUSTOMERS.to_owned()],
+            exp: now + 3600,
+            nbf: Some(now),
+            jti: uuid::Uuid::now_v7().to_string(),
+            sub: None,
+            outgate: Terms { queue: "support".to_owned(), ..Terms::default() },
+        }
+    }
+
+    pub(super) fn good_link(&self) -> String {
+        self.key.mint(&self.claims()).unwrap()
+    }
+
+    /// What `outgate status --json` tells of the relay.
+    pub(super) fn status(&self) -> Value {
+        let socket = self.path("relay.sock");
+        serde_json::from_str(&outgate(&["status", "--json", "--socket", socket.to_str().unwrap()])).unwrap()
+    }
+
+    /// How often each reason was counted.
+    pub(super) fn reasons(&self) -> BTreeMap<String, u64> {
+        serde_json::from_value(self.status()["reasons"].clone()).unwrap()
+    }
+
+    /// Waits until the status is as wanted.
+    pub(super) async fn until(&self, what: &str, wanted: impl Fn(&Value) -> bool) {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let status = self.status();
+            if wanted(&status) {
+                return;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "waited for {what} in vain: {status}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits until `reason` was counted so many times more than in `before`, and asserts that it was not more often.
+    pub(super) async fn counted(&self, before: &BTreeMap<String, u64>, reason: &str, times: u64) {
+        let wanted = before.get(reason).copied().unwrap_or(0) + times;
+        self.until(&format!("{reason} to reach {wanted}"), |status| status["reasons"][reason].as_u64().unwrap_or(0) >= wanted).await;
+        assert_eq!(self.reasons().get(reason).copied().unwrap_or(0), wanted, "{reason}");
+    }
+}
+
+/// A role that runs. Dropping it kills it.
+#[derive(Debug)]
+struct Process {
+    child: Child,
+}
+
+impl Process {
+    /// Starts it; what it logs comes out of the queue.
+    fn start(home: &Path, side: &str, role: &str) -> (Self, Receiver<String>) {
+        let config = home.join(side).join(format!("{role}.toml"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_outgate"));
+        command.arg(role).arg("--config").arg(config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let log = BufReader::new(child.stderr.take().unwrap());
+        let (sender, lines) = sync_channel(64);
+        // Reads on when nobody listens any more: a full pipe would hold up the process.
+        std::thread::spawn(move || log.lines().map_while(Result::ok).for_each(|line| drop(sender.try_send(line))));
+        (Self { child }, lines)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ended = self.child.kill();
+        let _status = self.child.wait();
+    }
+}
+
+/// The first line that says `what`.
+fn line(log: &Receiver<String>, what: &str) -> String {
+    let mut said = Vec::new();
+    while let Ok(line) = log.recv_timeout(PATIENCE) {
+        if line.contains(what) {
+            return line;
+        }
+        said.push(line);
+    }
+    panic!("it never said {what:?}: {said:#?}");
+}
+
+fn address(line: &str, before: &str) -> SocketAddr {
+    let (_, rest) = line.split_once(before).unwrap_or_else(|| panic!("no {before} in {line}"));
+    let end = rest.find(|letter: char| !(letter.is_ascii_digit() || ".:".contains(letter))).unwrap_or(rest.len());
+    rest[..end].parse().unwrap_or_else(|fault| panic!("{fault}: {rest}"))
+}

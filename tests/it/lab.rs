@@ -1,0 +1,10 @@
+//! A customer on the Internet, a relay in the DMZ and a connector on the LAN, with a firewall between that lets nothing in.
+//!
+//! [`network`] builds the three networks and cuts them; [`walls`] proves with plain sockets that they are what they claim
+//! to be; [`site`] sets up a relay and a connector from the shipped configuration
+//! as an admin would, and [`outgate`] holds conversations between them through the cuts.
+
+mod network;
+mod outgate;
+mod site;
+mod walls;
