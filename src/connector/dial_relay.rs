@@ -210,6 +210,7 @@ impl Link {
                 for carrier in open {
                     self.lanes.remove(carrier);
                     self.lost(carrier, "an operator asked for a new one");
+                    self.pace.given_up(now());
                 }
             }
         }

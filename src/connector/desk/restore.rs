@@ -156,6 +156,12 @@ impl Desk {
                 moved.insert(*session_id);
             }
         }
+        // The stream's list is whole: what waits for this agent and is not in it was never written.
+        for session in self.sessions.values_mut().filter(|session| session.is_with(agent)) {
+            for waiting in session.undelivered.values_mut().filter(|waiting| waiting.on.is_none()) {
+                waiting.maybe_shown = false;
+            }
+        }
         for session in moved {
             let code = self.code_of(session);
             let notice = self.moved_notice(id, &code);

@@ -60,6 +60,11 @@ impl Pace {
         }
     }
 
+    /// A carrier was given up on purpose: no fault of the relay's to wait for.
+    pub(super) fn given_up(&mut self, now: Instant) {
+        *self = Self::new(now);
+    }
+
     /// A dial came to nothing; gives the pause.
     pub(super) fn failed(&mut self, now: Instant, chance: f64) -> Duration {
         let longest = LONGEST_PAUSE.min(FIRST_PAUSE * 2u32.saturating_pow(self.failures.min(10)));
