@@ -11,7 +11,7 @@ use crate::proto::tunnel::Proof;
 use crate::proto::xmpp::stream_management::Unacknowledged;
 
 /// How long after an event the question may wait, so that one serves a burst.
-const ASK_AFTER: Duration = Duration::from_millis(200);
+const ASK_AFTER: Duration = Duration::from_millis(900);
 
 /// How long the next question waits when an answer proved nothing.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
