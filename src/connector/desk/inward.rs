@@ -55,9 +55,20 @@ impl Desk {
     /// credit ends, and then the relay leaves the customer's socket unread.
     fn is_choked(&self, id: SessionId) -> bool {
         let Some(session) = self.sessions.get(&id).filter(|session| !session.is_closed()) else { return false };
-        let is_up = |leg: &LegId| self.legs.get(leg).is_some_and(|leg| leg.handle.is_some());
-        let waits = |event: &&Undelivered| !event.on.as_ref().is_some_and(is_up);
-        session.undelivered.len() >= MAX_WAITING && session.undelivered.values().filter(waits).count() >= MAX_WAITING
+        if session.undelivered.len() < MAX_WAITING {
+            return false;
+        }
+        // Events of one leg stand together: each leg is looked up once.
+        let mut known: Option<(LegId, bool)> = None;
+        let mut is_up = |leg: LegId| match known {
+            Some((last, is_up)) if last == leg => is_up,
+            Some(_) | None => {
+                let is_up = self.legs.get(&leg).is_some_and(|leg| leg.handle.is_some());
+                known = Some((leg, is_up));
+                is_up
+            }
+        };
+        session.undelivered.values().filter(|event| !event.on.is_some_and(&mut is_up)).count() >= MAX_WAITING
     }
 
     fn unstall(&mut self, id: SessionId) {
