@@ -69,7 +69,10 @@ pub fn run(args: Args) -> Result<(), Failure> {
         let told = tokio::time::timeout(CONVERSATION_WITHIN, conversation::hold(&site, &addresses, &hops, show)).await;
         let told = told.unwrap_or_else(|_| Err(format!("the conversation took over {} s", CONVERSATION_WITHIN.as_secs())));
         let outcome = match told {
-            Ok(()) if args.once => Ok(()),
+            Ok(()) if args.once => {
+                hops.end();
+                Ok(())
+            }
             Ok(()) => {
                 hops.end();
                 guide::show(&site, &addresses, show);
