@@ -69,14 +69,6 @@ impl<E: Send + 'static> Store<E> {
         self.commands.send(submission).await.map_err(|_| StoreError::Ended)
     }
 
-    /// Hands over changes and effects if the queue has room, else gives them back.
-    pub fn try_submit(&self, ops: Vec<Op>, effects: Vec<E>) -> Result<(), (Vec<Op>, Vec<E>)> {
-        self.commands.try_send(Command::Submit(Submission { ops, effects })).map_err(|refused| match refused.into_inner() {
-            Command::Submit(Submission { ops, effects }) => (ops, effects),
-            Command::Transcript(..) => (Vec::new(), Vec::new()),
-        })
-    }
-
     /// Reads the record of one session, with all that was submitted before.
     pub async fn transcript(&self, session: SessionId) -> Result<Option<Transcript>, StoreError> {
         let (reply, answer) = oneshot::channel();
