@@ -12,8 +12,8 @@ pub const MAX_REQUEST: usize = 4096;
 /// Longest answer line that `outgate status` reads.
 pub const MAX_RESPONSE: u64 = 4 << 20;
 
-/// What may be asked, as `{"get":"status"}` or `{"do":"reattach"}`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What may be asked, as `{"get":"status"}`, `{"do":"reattach"}` or `{"do":{"revoke":{"jti":"…"}}}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Request {
     /// Tell something.
@@ -28,14 +28,35 @@ pub enum Request {
 pub enum Subject {
     /// Counters, tunnels and sessions.
     Status,
+    /// The keys that links are verified with; the connector knows.
+    LinkKeys,
 }
 
 /// What is done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Action {
     /// The connector cuts its carriers abruptly and dials anew; a relay refuses it.
     Reattach,
+    /// The connector takes a link back; a relay refuses it.
+    Revoke(RevokeLink),
+}
+
+/// The link that is taken back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RevokeLink {
+    /// Who signed it; absent: whoever of the trusted issuers did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
+    /// Its `jti`.
+    pub jti: String,
+    /// Its `exp`, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<u64>,
+    /// Whether its live sessions end.
+    #[serde(default)]
+    pub end: bool,
 }
 
 /// The answer: an object whose keys the role chooses, or `{"error":"…"}`.
@@ -75,9 +96,13 @@ mod tests {
 
     #[test]
     fn the_words_on_the_socket() {
-        for (request, line) in
-            [(Request::Get(Subject::Status), r#"{"get":"status"}"#), (Request::Do(Action::Reattach), r#"{"do":"reattach"}"#)]
-        {
+        let revoke = RevokeLink { issuer: None, jti: "j1".into(), expires: Some(7), end: true };
+        for (request, line) in [
+            (Request::Get(Subject::Status), r#"{"get":"status"}"#),
+            (Request::Get(Subject::LinkKeys), r#"{"get":"link-keys"}"#),
+            (Request::Do(Action::Reattach), r#"{"do":"reattach"}"#),
+            (Request::Do(Action::Revoke(revoke)), r#"{"do":{"revoke":{"jti":"j1","expires":7,"end":true}}}"#),
+        ] {
             assert_eq!(serde_json::to_string(&request).unwrap(), line);
             assert_eq!(Request::parse(line), Ok(request));
         }

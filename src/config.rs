@@ -14,6 +14,7 @@ pub mod agents;
 pub mod connector;
 
 pub mod profile;
+pub mod proxy;
 mod reader;
 pub mod relay;
 pub mod tunnel_name;
@@ -77,7 +78,7 @@ impl Kind {
     pub fn of(file: &Path, text: &str) -> Option<Self> {
         let (table, _faults) = toml::de::DeTable::parse_recoverable(text);
         let has = |key: &str| table.get_ref().contains_key(key);
-        if has("relay") || has("agents") || has("store") {
+        if has("relay") || has("agents") || has("store") || has("deny") {
             return Some(Self::Connector);
         }
         if has("listen") || has("limits") {
@@ -137,8 +138,10 @@ pub struct TunnelTls {
     pub certificate: PathBuf,
     /// PEM file with this side's private key.
     pub key: PathBuf,
-    /// PEM file with the certificate of the tunnel CA.
+    /// PEM file with the certificates of the tunnel CA: two while it changes.
     pub ca: PathBuf,
+    /// PEM file with the CA's revocation lists; it need not be there.
+    pub revoked: PathBuf,
 }
 
 impl TunnelTls {
@@ -146,8 +149,11 @@ impl TunnelTls {
         let certificate = table.required("certificate", "\"tunnel.pem\"");
         let key = table.required("key", "\"tunnel-key.pem\"");
         let ca = table.required("ca", "\"tunnel-ca.pem\"");
+        let revoked: Option<PathBuf> = table.optional("revoked", "\"revoked.pem\"");
         table.finish();
-        Some(Self { certificate: certificate?, key: key?, ca: ca? })
+        let ca: PathBuf = ca?;
+        let revoked = revoked.unwrap_or_else(|| ca.with_file_name("revoked.pem"));
+        Some(Self { certificate: certificate?, key: key?, ca, revoked })
     }
 }
 

@@ -12,30 +12,37 @@ mod admin;
 mod agent_leg;
 pub mod agents;
 pub mod bot;
+pub mod certificates;
 pub mod desk;
 mod desk_task;
 pub mod dial_relay;
 mod effects;
+pub mod enrolment;
+mod policy;
 mod settings;
+mod space;
 
 use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::admin::socket;
+use crate::net::certificates::reload as certificate_files;
+use crate::net::link_keys::reload as link_key_files;
 use crate::net::shutdown::{self, Stopper};
 use crate::store::sqlite::{Store, StoreError};
 use crate::telemetry::readiness;
 
+use self::certificates::Keeper;
 use self::desk::Input;
-pub use self::settings::{ConnectorSettings, SettingsError};
+use self::policy::PolicySource;
+pub use self::settings::{ConnectorSettings, Every, SettingsError};
+pub use self::space::Probe;
 
 /// Inputs that may wait for the desk before their senders are held back.
 const INPUT_DEPTH: usize = 4096;
-
-/// Batches of released effects that may wait.
-const RELEASED_DEPTH: usize = 64;
 
 /// A running connector.
 #[derive(Debug)]
@@ -69,20 +76,37 @@ impl Connector {
     pub async fn start(settings: ConnectorSettings) -> Result<Self, StartError> {
         let (stopper, stop) = shutdown::pair();
         let mut tasks = JoinSet::new();
-        let (released, releases) = mpsc::channel(RELEASED_DEPTH);
-        let (store, snapshot) = Store::open(&settings.store, released)?;
+        let legs = effects::Legs::default();
+        let released = Arc::new(OnceLock::<effects::Ways>::new());
+        let ways_of_released = Arc::clone(&released);
+        let (store, snapshot) = Store::open(&settings.store, move |effects| {
+            // Nothing is submitted before the ways are there.
+            if let Some(ways) = ways_of_released.get() {
+                effects::dispatch(effects, ways);
+            }
+        })?;
         let incarnation = snapshot.incarnation;
         let (desk, first) = desk::Desk::restore(snapshot, settings.desk, settings.outside, desk_task::now());
         let (inputs, input) = mpsc::channel::<Input>(INPUT_DEPTH);
 
-        let legs = effects::Legs::default();
-        let (links, tunnels) = dial_relay::start(&mut tasks, settings.relays, incarnation, &inputs, &stop).map_err(StartError::Tunnel)?;
-        tasks.spawn(effects::dispatch(releases, legs.clone(), links.clone()));
+        let (keeper, exchange) = Keeper::new(settings.relays.credentials.clone(), settings.tunnel_files, settings.ca);
+        let policy = PolicySource::new(Arc::clone(&settings.link_keys), settings.claims, settings.denied);
+        let started = dial_relay::start(&mut tasks, settings.relays, incarnation, &policy, &inputs, &exchange, &stop);
+        let (links, tunnels) = started.map_err(StartError::Tunnel)?;
+        let (board, certificates) = watch::channel(Vec::new());
+        tasks.spawn(keeper.run(links.clone(), stop.clone()));
+        tasks.spawn(certificate_files::run(settings.shown, settings.look_every, board, stop.clone()));
+        let asks = effects::Asks::default();
+        let ways = effects::Ways { legs: legs.clone(), links: links.clone(), policy: policy.clone(), asks: asks.clone() };
+        let _first = released.set(ways);
+        let changed = policy.clone();
+        tasks.spawn(link_key_files::watch(settings.link_keys, settings.every.keys, stop.clone(), move || changed.publish()));
+        tasks.spawn(space::watch(settings.space, settings.every.space, inputs.clone(), stop.clone()));
         store.submit(first.ops, first.effects).await?;
         let desk = desk_task::start(&mut tasks, desk, store, input, stop.clone());
         let address = settings.agents_listener.local_addr().map_err(StartError::Socket)?;
-        tasks.spawn(agents::listen(settings.agents_listener, settings.agents, inputs, legs, stop.clone()));
-        let source = admin::Source { desk, tunnels, links };
+        tasks.spawn(agents::listen(settings.agents_listener, settings.agents, inputs.clone(), legs, stop.clone()));
+        let source = admin::Source { desk, tunnels, links, certificates, policy, asks, inputs };
         if let Some(listener) = settings.admin {
             tasks.spawn(socket::serve(listener, source.clone(), stop));
         }

@@ -3,6 +3,10 @@
 /// Largest software name, version or system that is kept, in bytes.
 pub const MAX_SOFTWARE_BYTES: usize = 256;
 
+mod denial;
+
+pub use denial::Denial;
+
 /// A client's software as far as it is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientSoftware {

@@ -20,6 +20,7 @@ pub mod telemetry;
 
 // Floor 3: roles.
 pub mod admin;
+pub mod authority;
 pub mod connector;
 pub mod relay;
 

@@ -4,7 +4,9 @@
 //! apart and judges its claims; [`uri`] writes and reads the addresses that carry it. Time and the
 //! signature check come in as arguments.
 
+pub mod revoked;
 pub mod token;
 pub mod uri;
 
+pub use revoked::{NEVER_EXPIRES, RevokedLink};
 pub use token::{Algorithm, Claims, Header, LinkRefusal, LinkTerms};

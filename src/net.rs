@@ -8,8 +8,11 @@
 pub mod carrier;
 pub mod certificates;
 pub mod client;
+pub mod dial;
 pub mod entropy;
+pub mod https;
 pub mod inherited;
+pub mod issuer_named;
 pub mod link_keys;
 pub mod listener;
 pub mod negotiate;
@@ -17,3 +20,4 @@ pub mod quic;
 pub mod shutdown;
 pub mod stream;
 pub mod tls;
+pub mod wall_clock;

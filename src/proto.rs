@@ -1,4 +1,7 @@
 //! Sans-IO protocols: bytes on one side, values on the other. No sockets, clocks, randomness or tasks.
 
+pub mod enrolment;
+pub mod http_connect;
+pub mod socks5;
 pub mod tunnel;
 pub mod xmpp;

@@ -6,11 +6,13 @@
 
 pub mod admin;
 pub mod attach;
+pub mod certificates;
 pub mod client;
 mod connection;
 pub mod counters;
 pub mod door;
 mod listener;
+pub mod policies;
 mod refusal_log;
 pub mod settings;
 pub mod setup;
@@ -19,11 +21,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::admin::socket;
 use crate::net::carrier::Carriers;
+use crate::net::certificates::reload as certificate_files;
+use crate::net::link_keys::reload as link_key_files;
 use crate::net::negotiate::Terms;
 use crate::net::shutdown::{self, Stopper};
 use crate::proto::xmpp::negotiation::NegotiationSettings;
@@ -34,6 +39,7 @@ use self::attach::TunnelOwner;
 use self::connection::Shared;
 use self::counters::Counters;
 use self::door::Door;
+use self::policies::Policies;
 use self::refusal_log::RefusalLog;
 use self::settings::RelaySettings;
 
@@ -52,9 +58,9 @@ impl Relay {
     /// Starts on sockets that stand already.
     pub fn start(settings: RelaySettings) -> anyhow::Result<Self> {
         let counters = Arc::new(Counters::default());
-        let door = Door::new(settings.domains, settings.verify_link, settings.limits.check_within);
-        let granted = door.identities();
-        let (owner, tunnels) = TunnelOwner::new(settings.tunnel, granted, settings.carriers, settings.writable, Arc::clone(&counters));
+        let policies = Arc::new(Policies::new(&settings.domains, settings.leeway));
+        let door = Door::new(settings.domains, settings.verify_link, Arc::clone(&policies), settings.limits.check_within);
+        let (owner, tunnels) = TunnelOwner::new(settings.tunnel, policies, settings.carriers, settings.writable, Arc::clone(&counters));
         let negotiation = NegotiationSettings {
             domains: door.mechanisms(),
             attempts: settings.limits.attempts,
@@ -82,10 +88,18 @@ impl Relay {
             clients.push(listener.local_addr().context("the customers' listening socket")?);
             tasks.spawn(listener::listen(listener, Arc::clone(&shared), tunnels.clone(), stopped.clone()));
         }
-        let status = StatusSource { tunnels, counters, started: Instant::now() };
+        let (board, certificates) = watch::channel(Vec::new());
+        let status = StatusSource { tunnels, counters, started: Instant::now(), certificates };
         if let Some(listener) = settings.admin {
-            tasks.spawn(socket::serve(listener, status.clone(), stopped));
+            tasks.spawn(socket::serve(listener, status.clone(), stopped.clone()));
         }
+        if let Some(files) = settings.link_files {
+            tasks.spawn(link_key_files::watch(files, link_key_files::EVERY, stopped.clone(), || {}));
+        }
+        if let Some(keeper) = settings.certificates {
+            tasks.spawn(certificates::run(keeper, status.tunnels.clone(), stopped.clone()));
+        }
+        tasks.spawn(certificate_files::run(settings.shown, settings.look_every, board, stopped));
         tasks.spawn(owner.run());
         readiness::notify("READY=1");
         Ok(Self { clients, tunnel: settings.tunnel_address, status, stop, tasks, acceptor: settings.acceptor })

@@ -7,19 +7,37 @@
 //! Ops are idempotent: a repeated event number, OPEN or mark changes nothing, and marks never go back. An op that names a
 //! session or stream the store does not know is the caller's fault; it is logged and changes nothing.
 
+use std::hash::{Hash, Hasher};
+
 use bytes::Bytes;
 
 use crate::fingerprint::ClientSoftware;
+use crate::im::Availability;
+use crate::link::RevokedLink;
 use crate::proto::tunnel::{Fin, Proof};
+use crate::routing::agent::Wish;
 use crate::session::{CloseReason, OpenId, SessionId};
 
 pub mod sqlite;
 
 pub use self::sqlite::{Store, StoreError};
 
-/// SHA-256 of a session secret: what the store keeps in its stead.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// SHA-256 of a session secret: what the store keeps in its stead. Compared in constant time, so that a relay that guesses learns
+/// nothing from how long it waits.
+#[derive(Clone, Copy, Debug, Eq)]
 pub struct SecretDigest(pub [u8; 32]);
+
+impl PartialEq for SecretDigest {
+    fn eq(&self, other: &Self) -> bool {
+        aws_lc_rs::constant_time::verify_slices_are_equal(&self.0, &other.0).is_ok()
+    }
+}
+
+impl Hash for SecretDigest {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
 
 /// Names one agent's XMPP stream through its resumptions: 128 random bits, the XEP-0198 id.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -103,8 +121,20 @@ pub enum Op {
     Software { session: SessionId, software: ClientSoftware },
     /// The session moves in routing. `enqueued_at` keeps its place in the queue (milliseconds since the Unix epoch).
     Place { session: SessionId, place: Place, enqueued_at: u64 },
+    /// The session is over and confirmed: what only its client's return needed goes.
+    Forget { session: SessionId },
+    /// The session never began for its customer: its link was not used.
+    LinkReturned { session: SessionId },
+    /// A link cannot be used after `at` (seconds since the Unix epoch).
+    LinkExpires { link: [u8; 32], at: u64 },
+    /// Uses of links that expired before `before` need not be known any more.
+    LinksExpired { before: u64 },
+    /// What an agent asked for by command; `Ready` and `Pause` stand until the next.
+    Wish { agent: String, wish: Wish },
     /// An agent's resumable stream begins.
     StreamBegin { stream: StreamKey, agent: String, resource: String },
+    /// What the agent's client shows on this stream; a client does not repeat it when it resumes.
+    StreamPresence { stream: StreamKey, presence: Option<Availability> },
     /// Stanzas of the agent handled so far on this stream (our `h`).
     StreamIn { stream: StreamKey, h: u32 },
     /// Stanza number `number` (from 1) to the agent, not yet acknowledged. `session` and `event` tell which outward leg event it shows, if any.
@@ -113,6 +143,8 @@ pub enum Op {
     StreamAcked { stream: StreamKey, h: u32 },
     /// The stream is over; what it did not acknowledge is returned by nobody.
     StreamEnd { stream: StreamKey },
+    /// A link is taken back; those that ended before `forget_before` (seconds since 1970) are forgotten.
+    Revoke { link: RevokedLink, forget_before: u64 },
     /// Inward events of `session` up to `number` have been written to an agent's leg without resumption, or acknowledged on one with it.
     Delivered { session: SessionId, number: u64 },
 }
@@ -187,6 +219,8 @@ pub struct StoredStream {
     pub h: u32,
     /// Highest outward stanza number.
     pub out_last: u32,
+    /// What its client last showed; `None` before the first presence and after unavailable.
+    pub presence: Option<Availability>,
     /// What is not acknowledged, in order: number, stanza, session.
     pub pending: Vec<(u32, String, Option<SessionId>)>,
 }
@@ -200,6 +234,10 @@ pub struct Snapshot {
     pub sessions: Vec<StoredSession>,
     /// Agents' resumable streams.
     pub streams: Vec<StoredStream>,
-    /// How often each link was used.
-    pub link_uses: Vec<([u8; 32], u32)>,
+    /// How often each link was used, and until when it may be (seconds since the Unix epoch).
+    pub link_uses: Vec<([u8; 32], u32, u64)>,
+    /// What agents asked for by command.
+    pub wishes: Vec<(String, Wish)>,
+    /// Links that were taken back.
+    pub revoked: Vec<RevokedLink>,
 }

@@ -4,7 +4,7 @@
 //!
 //! One generator drives every system in the same run: customers and echoing agents over direct TLS, 60-byte bodies. A round
 //! trip is customer → agent → customer. CPU is the systems' own (user and system time of their processes), memory their resident
-//! set. A peer whose programs are not installed is left out and named.
+//! set. A peer whose programs are not installed is left out and named. `--peers outgate,outgate=PATH` compares two builds of it.
 
 #![expect(
     clippy::unwrap_used,

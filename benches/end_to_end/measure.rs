@@ -68,6 +68,7 @@ pub(crate) async fn run(peer: &Peer, load: &Load) -> Figures {
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
 
+    eprintln!("  logins");
     let (cpu, memory) = (peer.group.cpu(), peer.group.resident_kib());
     let mut customers = Vec::new();
     for number in 0..load.customers {
@@ -89,7 +90,9 @@ pub(crate) async fn run(peer: &Peer, load: &Load) -> Figures {
     tokio::time::sleep(Duration::from_secs(2)).await;
     let kib_per_session = (peer.group.resident_kib() as f64 - memory as f64) / load.customers as f64;
 
+    eprintln!("  paced");
     let paced = drive(customers, load, Some(load.rate), peer, &stop).await;
+    eprintln!("  saturated");
     let saturated = drive(paced.customers, load, None, peer, &stop).await;
     tasks.shutdown().await;
     let mut latencies = paced.latencies;

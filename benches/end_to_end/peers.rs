@@ -56,17 +56,20 @@ impl Drop for Ended {
 /// Starts the system `name`; the error says what this machine lacks.
 pub(crate) fn start(name: &str, load: &Load) -> Result<Peer, String> {
     match name {
-        "outgate" => outgate(load),
+        "outgate" => outgate(env!("CARGO_BIN_EXE_outgate"), load),
         "ejabberd" => ejabberd(load, Edge::Own),
         "stack" => ejabberd(load, Edge::Tunnelled),
-        other => Err(format!("no such system: {other}")),
+        other => match other.strip_prefix("outgate=") {
+            Some(program) => outgate(program, load),
+            None => Err(format!("no such system: {other}")),
+        },
     }
 }
 
-fn outgate(load: &Load) -> Result<Peer, String> {
+fn outgate(program: &str, load: &Load) -> Result<Peer, String> {
     let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
     let capacity = load.customers.div_ceil(load.agents);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_outgate"));
+    let mut command = Command::new(program);
     command
         .args(["demo", "--json", "--auto-accept", "--listen", "127.0.0.1:0"])
         .args(["--links", &load.customers.to_string(), "--agents", &load.agents.to_string(), "--capacity", &capacity.to_string()])

@@ -1,11 +1,18 @@
-//! `outgate ca`: the CA of the tunnel and the certificates that it issues.
+//! `outgate ca`: the CA of the tunnel, what it issues and revokes, and its service.
 
-use std::path::{Path, PathBuf};
+mod issue;
+mod list;
+mod revoke;
+mod serve;
+mod token;
 
-use super::files::{self, Readers};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::clock::rfc3339;
 use super::{Failure, output, unix_now};
-use crate::config::Role;
-use crate::net::certificates::{CertificateError, Issued, TunnelCa};
+use crate::authority::{Authority, AuthorityError};
+use crate::config::duration;
 
 /// Arguments of `outgate ca`.
 #[derive(Debug, clap::Args)]
@@ -13,9 +20,12 @@ use crate::net::certificates::{CertificateError, Issued, TunnelCa};
 Examples:
   outgate ca init /root/tunnel-ca --org example
   outgate ca issue /root/tunnel-ca --relay dmz1 --dns relay.example.com --out dmz1
-  outgate ca issue /root/tunnel-ca --connector lan1 --out lan1
+  outgate ca serve /root/tunnel-ca --listen 192.168.1.5:7444
+  outgate ca token /root/tunnel-ca --name lan1 --ttl 1h > token
+  outgate ca revoke /root/tunnel-ca lan1 --why 'host stolen'
 
-The CA's key stays on the LAN. Copy each --out folder to its own host.")]
+The CA's key stays on the LAN. Copy a relay's --out folder to its own host; a connector enrols by itself:
+`outgate connector enroll`.")]
 pub struct Args {
     #[command(subcommand)]
     verb: Verb,
@@ -23,99 +33,79 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
-    /// Make a CA in a new folder: ca.pem and ca-key.pem (0600).
-    Init {
-        /// Where to put it.
-        #[arg(value_name = "DIR")]
-        dir: PathBuf,
-        /// The organisation, first part of every tunnel name.
-        #[arg(long)]
-        org: String,
-    },
-    /// Issue the certificate of a relay or a connector, good for 30 days.
-    Issue(Issue),
+    /// Make a CA in a new folder: ca.pem and ca-key.pem (0600); or, with --roll, its successor.
+    Init(Init),
+    /// Make a token with which a connector enrols once.
+    Token(token::Args),
+    /// Issue the certificate of a relay or a connector with a key made here.
+    Issue(issue::Args),
+    /// Revoke certificates, by name or serial.
+    Revoke(revoke::Args),
+    /// Show what was issued and how it stands.
+    List(list::Args),
+    /// Serve connectors that enrol and renew, on the LAN.
+    Serve(serve::Args),
 }
 
 #[derive(Debug, clap::Args)]
-#[command(group = clap::ArgGroup::new("subject").required(true).args(["relay", "connector"]))]
-struct Issue {
+struct Init {
     /// The CA's folder.
     #[arg(value_name = "DIR")]
     dir: PathBuf,
-    /// The relay's name.
-    #[arg(long, value_name = "NAME")]
-    relay: Option<String>,
-    /// A DNS name or address that connectors dial; may be given more than once [default: NAME].
-    #[arg(long, value_name = "HOST", requires = "relay")]
-    dns: Vec<String>,
-    /// The connector's name.
-    #[arg(long, value_name = "NAME")]
-    connector: Option<String>,
-    /// Where to put ROLE.pem, ROLE-key.pem (0600) and ca.pem.
-    #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+    /// The organisation, first part of every tunnel name.
+    #[arg(long, required_unless_present = "roll", conflicts_with = "roll")]
+    org: Option<String>,
+    /// Make the successor of the CA that is there: trusted at once, issuing after --settle.
+    #[arg(long)]
+    roll: bool,
+    /// How long everybody has to hear of the successor before it issues.
+    #[arg(long, value_name = "TIME", default_value = "30d", value_parser = span, requires = "roll")]
+    settle: Duration,
 }
 
 /// Runs `outgate ca`.
 ///
 /// # Errors
-/// A file exists already or cannot be written, or a name cannot stand in a certificate.
+/// The folder cannot be used, or what is asked for cannot be done.
 pub fn run(args: Args) -> Result<(), Failure> {
     match args.verb {
-        Verb::Init { dir, org } => init(&dir, &org),
-        Verb::Issue(args) => issue(&args),
+        Verb::Init(args) => init(&args),
+        Verb::Token(args) => token::run(&args),
+        Verb::Issue(args) => issue::run(&args),
+        Verb::Revoke(args) => revoke::run(&args),
+        Verb::List(args) => list::run(&args),
+        Verb::Serve(args) => serve::run(&args),
     }
 }
 
-fn init(dir: &Path, org: &str) -> Result<(), Failure> {
-    let (_ca, issued) = TunnelCa::create(org, unix_now()).map_err(failed)?;
-    files::create_private_folder(dir)?;
-    write(dir, "ca", &issued)?;
-    output::line(format!("{}  certificate of the CA of {org}", dir.join("ca.pem").display()))?;
-    output::line(format!("{}  its key: keep it here", dir.join("ca-key.pem").display()))
+fn init(args: &Init) -> Result<(), Failure> {
+    let now = unix_now();
+    let Some(org) = &args.org else { return roll(args, now) };
+    let authority = Authority::init(&args.dir, org, now).map_err(failed)?;
+    output::line(format!("{}  certificate of the CA of {org}", args.dir.join("ca.pem").display()))?;
+    output::line(format!("{}  its key: keep it here", args.dir.join("ca-key.pem").display()))?;
+    output::line(format!("sha256 {}", authority.fingerprint(now).map_err(failed)?))
 }
 
-fn issue(args: &Issue) -> Result<(), Failure> {
-    let (role, name) = match (&args.relay, &args.connector) {
-        (Some(name), _) => (Role::Relay, name),
-        (None, Some(name)) => (Role::Connector, name),
-        (None, None) => return Err(Failure::usage("name one of --relay and --connector")),
-    };
-    let hosts = match role {
-        Role::Relay if args.dns.is_empty() => vec![name.clone()],
-        Role::Relay | Role::Connector => args.dns.clone(),
-    };
-    let certificate = files::read_text(&args.dir.join("ca.pem")).map_err(hint_init)?;
-    let key = zeroize::Zeroizing::new(files::read_text(&args.dir.join("ca-key.pem")).map_err(hint_init)?);
-    let ca = TunnelCa::from_pem(&certificate, &key).map_err(failed)?;
-    let (identity, issued) = ca.issue(role, name, &hosts, unix_now()).map_err(failed)?;
-    files::create_private_folder(&args.out)?;
-    write(&args.out, role.as_str(), &issued)?;
-    let ca_copy = args.out.join("ca.pem");
-    if files::read_text(&ca_copy).ok().as_deref() != Some(certificate.as_str()) {
-        files::create(&ca_copy, &certificate, Readers::Everybody)?;
-    }
-    output::line(format!("{identity}"))?;
-    for file in [format!("{}.pem", role.as_str()), format!("{}-key.pem", role.as_str()), "ca.pem".into()] {
-        output::line(args.out.join(file).display())?;
-    }
-    Ok(())
+fn roll(args: &Init, now: u64) -> Result<(), Failure> {
+    let authority = Authority::open(&args.dir).map_err(failed)?;
+    let issues_from = authority.roll(args.settle, now).map_err(failed)?;
+    let bundle = authority.bundle(now).map_err(failed)?;
+    output::line(format!("the successor is trusted from now on and issues from {}", rfc3339(issues_from)))?;
+    output::line("connectors with `[ca]` and their relays learn of it by themselves; for others this is their new `tunnel_tls.ca`:")?;
+    output::line(bundle.trim_end())
 }
 
-/// Writes both or, where one of them is there already, none.
-fn write(dir: &Path, name: &str, issued: &Issued) -> Result<(), Failure> {
-    let certificate = dir.join(format!("{name}.pem"));
-    if certificate.exists() {
-        return Err(files::exists_already(&certificate));
-    }
-    files::create(&dir.join(format!("{name}-key.pem")), &issued.key, Readers::Owner)?;
-    files::create(&certificate, &issued.certificate, Readers::Everybody)
+fn failed(error: AuthorityError) -> Failure {
+    let remedy = error.remedy();
+    Failure::runtime(error).hint(remedy)
 }
 
-fn failed(error: CertificateError) -> Failure {
-    Failure::runtime(error)
+fn span(text: &str) -> Result<Duration, String> {
+    duration(text).ok_or_else(|| "write, for example, 90s, 15m, 1h or 30d".to_owned())
 }
 
-fn hint_init(failure: Failure) -> Failure {
-    failure.hint("`outgate ca init DIR --org ORG` makes a CA")
+/// A span of time that is not none.
+fn some_span(text: &str) -> Result<Duration, String> {
+    span(text).and_then(|span| if span.is_zero() { Err("longer than nothing".to_owned()) } else { Ok(span) })
 }

@@ -1,11 +1,18 @@
-//! `outgate check`: every fault of a configuration file, and of the files that it names.
+//! `outgate check`: every fault of a configuration file, and of the files that it names; with `--reach` what is between a connector and
+//! its relays.
+
+mod reach;
 
 use std::path::{Path, PathBuf};
 
 use super::{Failure, faults, files, output};
 use crate::config::{AgentsConfig, ConnectorConfig, Fault, Issuer, Kind, RelayConfig, Tls, TunnelTls};
 use crate::net::certificates;
+use crate::net::dial;
 use crate::net::link_keys::LinkKeys;
+
+/// Where a connector's configuration lies as packaged.
+const CONNECTOR: &str = "/etc/outgate/connector.toml";
 
 /// Arguments of `outgate check`.
 #[derive(Debug, clap::Args)]
@@ -13,12 +20,18 @@ use crate::net::link_keys::LinkKeys;
 Examples:
   outgate check /etc/outgate/relay.toml
   outgate check --alone config/connector.toml
+  outgate check --reach /etc/outgate/connector.toml
 
-Exit code 0 if there is no fault, else 1.")]
+Exit code 0 if there is no fault, else 1; with --reach also if a relay cannot be reached over any transport.")]
 pub struct Args {
     /// relay.toml, connector.toml or agents.toml; which of them is told by content, then by name.
-    #[arg(value_name = "FILE")]
-    file: PathBuf,
+    /// With --reach it may be left out: /etc/outgate/connector.toml.
+    #[arg(value_name = "FILE", required_unless_present = "reach")]
+    file: Option<PathBuf>,
+    /// Try to reach the relays that a connector.toml names: name, UDP, TCP, proxy, certificates, clock, version, datagram size.
+    /// A running connector is not disturbed.
+    #[arg(long, conflicts_with = "alone")]
+    reach: bool,
     /// Do not look at the files that it names.
     #[arg(long)]
     alone: bool,
@@ -32,13 +45,16 @@ pub struct Args {
 /// # Errors
 /// There is a fault, or the file cannot be read.
 pub fn run(args: Args) -> Result<(), Failure> {
-    let file = args.file.as_path();
+    let file = args.file.as_deref().unwrap_or_else(|| Path::new(CONNECTOR));
     let text = files::read_text(file)?;
     let kind = Kind::of(file, &text).ok_or_else(|| {
         Failure::runtime(format!("{}: not a relay, connector or agents file", file.display()))
             .hint("name it relay.toml, connector.toml or agents.toml")
     })?;
     let faults = kind.faults(file, &text);
+    if args.reach {
+        return reach::run(file, kind, &text, args.json);
+    }
     let named = if args.alone || !faults.is_empty() { Named::default() } else { named(kind, file, &text) };
     if args.json {
         output::line(as_json(kind, &faults, &named))?;
@@ -71,7 +87,12 @@ impl Named {
 
     fn tls(&mut self, tls: &Tls) {
         match certificates::load(&tls.certificate, &tls.key) {
-            Ok(loaded) => self.warnings.extend(loaded.warnings),
+            Ok(loaded) => {
+                self.warnings.extend(loaded.warnings);
+                let validity = loaded.chain.first().and_then(certificates::Validity::of);
+                let near = validity.and_then(|validity| validity.warning(super::unix_now()));
+                self.warnings.extend(near.map(|near| format!("{}: the certificate {near}", tls.certificate.display())));
+            }
             Err(error) => self.faults.push(error.to_string()),
         }
     }
@@ -94,6 +115,15 @@ impl Named {
         for issuer in issuers {
             if let Err(error) = keys.add_file(issuer) {
                 self.faults.push(error.to_string());
+            }
+        }
+    }
+
+    /// A proxy's credentials: never repeated, not even in part.
+    fn proxies(&mut self, config: &ConnectorConfig) {
+        for proxy in config.relays.iter().filter_map(|relay| relay.proxy.as_ref()) {
+            if let Err(error) = dial::credentials_of(proxy) {
+                self.faults.push(error);
             }
         }
     }
@@ -145,6 +175,7 @@ fn named(kind: Kind, file: &Path, text: &str) -> Named {
                 named.tunnel(&config.tunnel_tls);
                 named.issuers(&config.issuers);
                 named.accounts(&config);
+                named.proxies(&config);
             }
         }
         Kind::Agents => {}

@@ -1,5 +1,7 @@
 //! `outgate connector`.
 
+mod enroll;
+
 use std::path::PathBuf;
 
 use crate::config::{AgentsConfig, ConnectorConfig};
@@ -10,10 +12,19 @@ use super::{Failure, load_config, runtime};
 
 /// Arguments of `outgate connector`.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
+    #[command(subcommand)]
+    verb: Option<Verb>,
     /// The configuration file.
     #[arg(long, value_name = "FILE", default_value = "/etc/outgate/connector.toml")]
     pub config: PathBuf,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// Get this connector's tunnel certificate from the issuing CA, with a token.
+    Enroll(enroll::Args),
 }
 
 /// Runs the connector until it is told to stop (SIGTERM, SIGINT).
@@ -21,11 +32,14 @@ pub struct Args {
 /// # Errors
 /// It could not start, or had to stop.
 pub fn run(args: Args) -> Result<(), Failure> {
+    if let Some(Verb::Enroll(args)) = &args.verb {
+        return enroll::run(args);
+    }
     let config = load_config(&args.config, ConnectorConfig::parse)?;
     let accounts = load_config(&config.agents.accounts, AgentsConfig::parse)?;
     runtime::log(&config.log)?;
     let mut inherited = Inherited::from_env().map_err(Failure::runtime)?;
-    runtime::block_on(async {
+    runtime::block_on(runtime::Cores::BesideStore, async {
         let settings = ConnectorSettings::from_config(&config, &accounts, &mut inherited).map_err(Failure::runtime)?;
         let mut connector = Connector::start(settings).await.map_err(Failure::runtime)?;
         tracing::info!(agents = %connector.agents_addr(), "connector started");

@@ -58,7 +58,7 @@ pub struct Args {
 pub fn run(args: Args) -> Result<(), Failure> {
     let show = if args.json { Show::Stderr } else { Show::Stdout };
     let hops = hops::install(show, if args.once { hops::After::Silence } else { hops::After::Sessions });
-    runtime::block_on(async {
+    runtime::block_on(runtime::Cores::BesideStore, async {
         show.line("outgate demo: a relay and a connector, joined by a QUIC tunnel over loopback");
         let site = Site::make(&args)?;
         let (relay, mut connector) = site.start().await?;

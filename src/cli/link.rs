@@ -14,6 +14,8 @@ use crate::link::token::{self, Claims, Header, Terms};
 use crate::link::uri;
 use crate::net::link_keys::{LinkKeys, SigningKey};
 
+mod live;
+
 /// Clock difference allowed when a link is explained, as a relay allows it.
 const LEEWAY: Duration = Duration::from_secs(30);
 
@@ -25,6 +27,8 @@ Examples:
   outgate link new --issuer https://example.com --key issuer-key.pem \\
       --audience chat.example.com --queue support --ttl 1h --once
   outgate link show --jwks issuer.jwks.json link.txt
+  outgate link keys
+  outgate link revoke --end 01980f3c-8a52-7b1e-9c1d-0242ac120002
 
 A customer's client presents the token as its password. It is a secret: whoever holds it may enter.")]
 pub struct Args {
@@ -38,8 +42,10 @@ enum Verb {
     New(New),
     /// Explain a link.
     Show(Show),
-    /// Make a key, or print the public JWK set of one.
+    /// Make a key, print the public JWK set of one, or show those that a running connector trusts.
     Keys(Keys),
+    /// Take a link back, at a running connector and all its relays.
+    Revoke(live::Revoke),
 }
 
 #[derive(Debug, clap::Args)]
@@ -99,7 +105,7 @@ struct Show {
 }
 
 #[derive(Debug, clap::Args)]
-#[command(group = clap::ArgGroup::new("which").required(true).args(["new", "key"]))]
+#[command(group = clap::ArgGroup::new("which").args(["new", "key"]))]
 struct Keys {
     /// Make an Ed25519 key in this new file (PKCS#8 PEM, 0600).
     #[arg(long, value_name = "FILE")]
@@ -107,6 +113,12 @@ struct Keys {
     /// An existing key.
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
+    /// The connector's admin socket, where neither is named: id, algorithm and issuer of each key that it trusts.
+    #[arg(long, value_name = "PATH", conflicts_with = "which")]
+    socket: Option<PathBuf>,
+    /// With the connector's keys: one JSON object, with the JWK sets.
+    #[arg(long, conflicts_with = "which")]
+    json: bool,
 }
 
 /// Runs `outgate link`.
@@ -118,6 +130,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
         Verb::New(args) => new(args),
         Verb::Show(args) => show(&args),
         Verb::Keys(args) => keys(&args),
+        Verb::Revoke(args) => live::revoke(&args),
     }
 }
 
@@ -230,7 +243,7 @@ fn keys(args: &Keys) -> Result<(), Failure> {
             key
         }
         (None, Some(file)) => signing_key(file)?,
-        (None, None) => return Err(Failure::usage("name one of --new and --key")),
+        (None, None) => return live::keys(args.socket.as_deref(), args.json),
     };
     output::line(key.public_set())
 }

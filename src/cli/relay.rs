@@ -25,7 +25,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let config = load_config(&args.config, RelayConfig::parse)?;
     runtime::log(&config.log)?;
     let mut inherited = Inherited::from_env().map_err(Failure::runtime)?;
-    runtime::block_on(async {
+    runtime::block_on(runtime::Cores::All, async {
         let relay = Relay::start(settings_of(&config, &mut inherited)?)?;
         tracing::info!(customers = ?relay.client_addresses(), tunnels = ?relay.tunnel_address(), "relay started");
         let stopped = runtime::stop_signal().await;

@@ -54,7 +54,8 @@ fn found() -> Result<PathBuf, Failure> {
     })
 }
 
-fn ask(socket: &Path, request: Request) -> Result<Response, Failure> {
+/// Asks a running role one thing.
+pub(super) fn ask(socket: &Path, request: Request) -> Result<Response, Failure> {
     let failed = |error: std::io::Error| {
         Failure::runtime(format!("{}: {error}", socket.display())).hint("is it running, and may you open its admin socket?")
     };

@@ -4,10 +4,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::proxy::{Proxy, TransportChoice};
 use super::reader::{Document, Table};
 use super::relay::check_word;
 use super::tunnel_name::is_name;
 use super::{Fault, Issuer, Log, Signers, Tls, TunnelTls};
+use crate::proto::tunnel::policy::MAX_DENIED;
 
 /// The connector's configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +22,8 @@ pub struct ConnectorConfig {
     pub relays: Vec<Relay>,
     /// Certificate and authority of the tunnel.
     pub tunnel_tls: TunnelTls,
+    /// The issuing CA, where certificates are renewed; without it they are the admin's to renew.
+    pub ca: Option<Ca>,
     /// Store.
     pub store: Store,
     /// The agents' listener.
@@ -30,6 +34,10 @@ pub struct ConnectorConfig {
     pub queues: Vec<Queue>,
     /// Who may sign links: the connector verifies again what a relay has verified.
     pub issuers: Vec<Issuer>,
+    /// Client software that is not let in.
+    pub denied: Vec<Denied>,
+    /// What one relay may ask for.
+    pub limits: Limits,
     /// Log.
     pub log: Log,
 }
@@ -41,6 +49,21 @@ pub struct Relay {
     pub address: String,
     /// The name that the relay's certificate must carry.
     pub server_name: String,
+    /// Over what the tunnel goes.
+    pub transport: TransportChoice,
+    /// How often the tunnel changes to a new carrier, so that the way is known to work; zero for never.
+    pub switch_every: Duration,
+    /// The proxy that TCP goes through.
+    pub proxy: Option<Proxy>,
+}
+
+/// The issuing CA.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ca {
+    /// Where `outgate ca serve` listens: `https://HOST:PORT`.
+    pub url: String,
+    /// How often it is asked whom to trust, and whom no longer.
+    pub poll: Duration,
 }
 
 /// Where sessions are kept.
@@ -48,6 +71,36 @@ pub struct Relay {
 pub struct Store {
     /// Database file.
     pub path: PathBuf,
+    /// MiB of its disk that new sessions leave free.
+    pub keep_free_mib: u32,
+    /// Hundredths of its disk that new sessions leave free.
+    pub keep_free_percent: u32,
+}
+
+/// Client software that is not let in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denied {
+    /// Its name, letter case aside.
+    pub software: String,
+    /// Its version, or the beginning of a series; every one where absent.
+    pub version: Option<String>,
+    /// What the customer is told.
+    pub text: Option<String>,
+}
+
+/// What one relay may ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// New sessions in the long run.
+    pub opens_per_second: u32,
+    /// New sessions at once.
+    pub opens_at_once: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { opens_per_second: 50, opens_at_once: 500 }
+    }
 }
 
 /// Where agents log in.
@@ -113,6 +166,15 @@ pub struct BotRule {
     pub reply: String,
 }
 
+/// How often a tunnel changes its carrier, unless the file says otherwise.
+pub const DEFAULT_SWITCH_EVERY: Duration = Duration::from_secs(24 * 3600);
+
+/// Below it the tunnel would do little else.
+const LEAST_SWITCH_EVERY: Duration = Duration::from_secs(60);
+
+/// How often the issuing CA is asked whom to trust, unless the file says otherwise.
+pub const DEFAULT_POLL: Duration = Duration::from_secs(60);
+
 /// How long an offer waits for an agent, unless the file says otherwise.
 pub const DEFAULT_OFFER_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -134,14 +196,31 @@ impl ConnectorConfig {
         let admin = root.or("admin", default_admin, "\"/run/outgate-connector/admin.sock\"");
         let relays = Relay::read_all(root);
         let tunnel_tls = root.required_table("tunnel_tls").and_then(|table| TunnelTls::read(&table));
+        let ca = root.table("ca").and_then(|table| Ca::read(&table));
         let store = Store::read(root);
         let agents = root.required_table("agents").and_then(|table| AgentsListener::read(&table));
         let domains = Domain::read_all(root);
         let issuers = Issuer::read_all(root);
         let queues = Queue::read_all(root, &domains, Signers::of(root));
+        let denied = Denied::read_all(root);
+        let limits = Limits::read(root);
         let log = Log::read(root);
         root.finish();
-        Some(Self { name: name?, admin, relays, tunnel_tls: tunnel_tls?, store, agents: agents?, domains, queues, issuers, log })
+        Some(Self {
+            name: name?,
+            admin,
+            relays,
+            tunnel_tls: tunnel_tls?,
+            ca,
+            store,
+            agents: agents?,
+            domains,
+            queues,
+            issuers,
+            denied,
+            limits,
+            log,
+        })
     }
 }
 
@@ -158,7 +237,20 @@ impl Relay {
     fn read(table: &Table<'_>) -> Option<Self> {
         let address: Option<String> = table.required("address", "\"relay.example.com:7443\"");
         let server_name: Option<String> = table.optional("server_name", "\"relay.example.com\"");
+        let transport = table.or("transport", TransportChoice::default(), "\"auto\"");
+        let switch_every = table.or("switch_every", DEFAULT_SWITCH_EVERY, "\"24h\"");
+        let proxy = table.table("proxy").map(|proxy| Proxy::read(&proxy));
         table.finish();
+        if transport == TransportChoice::Quic && proxy.is_some() {
+            table.fault(
+                "proxy",
+                "a proxy carries TCP, and `transport = \"quic\"` uses none".into(),
+                "write `transport = \"auto\"` or \"tls\"",
+            );
+        }
+        if !switch_every.is_zero() && switch_every < LEAST_SWITCH_EVERY {
+            table.fault("switch_every", "`relay.switch_every` is under a minute".into(), "write \"24h\", or \"0s\" for never");
+        }
         let address = address?;
         let Some(host) = host_of(&address) else {
             table.fault(
@@ -169,17 +261,84 @@ impl Relay {
             return None;
         };
         let server_name = server_name.unwrap_or_else(|| host.to_owned());
-        Some(Self { address, server_name })
+        // A proxy that is wrong has been reported.
+        let proxy = proxy.flatten();
+        Some(Self { address, server_name, transport, switch_every, proxy })
+    }
+}
+
+impl Ca {
+    fn read(table: &Table<'_>) -> Option<Self> {
+        let url: Option<String> = table.required("url", "\"https://ca.example.lan:7444\"");
+        let poll = table.or("poll", DEFAULT_POLL, "\"1m\"");
+        table.finish();
+        if poll.is_zero() {
+            table.fault("poll", "a pause of no time".into(), "write \"1m\"");
+        }
+        let url = url?;
+        if url.strip_prefix("https://").and_then(|address| host_of(address.trim_end_matches('/'))).is_none() {
+            let message = format!("`url = \"{url}\"` is not https://HOST:PORT");
+            table.fault("url", message, "write, for example, \"https://ca.example.lan:7444\"");
+            return None;
+        }
+        Some(Self { url, poll })
     }
 }
 
 impl Store {
     fn read(root: &Table<'_>) -> Self {
-        let default = PathBuf::from("/var/lib/outgate/connector.sqlite");
-        let Some(table) = root.table("store") else { return Self { path: default } };
-        let path = table.or("path", default, "\"/var/lib/outgate/connector.sqlite\"");
+        let default = Self { path: PathBuf::from("/var/lib/outgate/connector.sqlite"), keep_free_mib: 1024, keep_free_percent: 5 };
+        let Some(table) = root.table("store") else { return default };
+        let store = Self {
+            path: table.or("path", default.path, "\"/var/lib/outgate/connector.sqlite\""),
+            keep_free_mib: table.or("keep_free_mib", default.keep_free_mib, "1024"),
+            keep_free_percent: table.or("keep_free_percent", default.keep_free_percent, "5"),
+        };
         table.finish();
-        Self { path }
+        if store.keep_free_percent > 90 {
+            table.fault("keep_free_percent", "over 90 % of the disk would stay empty".into(), "write 5");
+        }
+        store
+    }
+}
+
+impl Denied {
+    fn read_all(root: &Table<'_>) -> Vec<Self> {
+        let tables = root.tables("deny");
+        if let Some(table) = tables.get(MAX_DENIED) {
+            table.fault(
+                "software",
+                format!("more than {MAX_DENIED} sections `[[deny]]`"),
+                "leave out `version` to deny all of one software",
+            );
+        }
+        tables.iter().filter_map(Self::read).collect()
+    }
+
+    fn read(table: &Table<'_>) -> Option<Self> {
+        let software: Option<String> = table.required("software", "\"Chatty\"");
+        let version: Option<String> = table.optional("version", "\"1.2\"");
+        let text: Option<String> = table.optional("text", "\"Please update Chatty.\"");
+        table.finish();
+        for (key, value) in [("software", &software), ("version", &version), ("text", &text)] {
+            if value.as_ref().is_some_and(|value| value.len() > 255 || value.chars().any(char::is_control)) {
+                table.fault(key, format!("`{key}` is over 255 bytes or has control characters"), "shorten it to one line");
+            }
+        }
+        Some(Self { software: software?, version, text })
+    }
+}
+
+impl Limits {
+    fn read(root: &Table<'_>) -> Self {
+        let default = Self::default();
+        let Some(table) = root.table("limits") else { return default };
+        let limits = Self {
+            opens_per_second: table.or("opens_per_second", default.opens_per_second, "50"),
+            opens_at_once: table.or("opens_at_once", default.opens_at_once, "500"),
+        };
+        table.finish();
+        limits
     }
 }
 
@@ -316,7 +475,7 @@ fn check_name(root: &Table<'_>, name: &str) {
 }
 
 /// The host of `HOST:PORT`, without the brackets of an IPv6 address.
-fn host_of(address: &str) -> Option<&str> {
+pub(super) fn host_of(address: &str) -> Option<&str> {
     let (host, port) = address.rsplit_once(':')?;
     port.parse::<u16>().ok().filter(|port| *port != 0)?;
     let host = match host.strip_prefix('[') {

@@ -4,9 +4,12 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::proxy::Accepted;
 use super::reader::{Document, Table};
 use super::value::is_plain_word;
-use super::{Fault, Issuer, Log, Signers, Tls, TunnelName, TunnelTls};
+use super::{Fault, Issuer, Log, Tls, TunnelName, TunnelTls};
+
+mod grants;
 
 /// The relay's configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,15 +37,22 @@ pub struct RelayConfig {
 pub struct Listen {
     /// TCP addresses for customers.
     pub client: Vec<SocketAddr>,
-    /// UDP address for tunnels.
+    /// Address for tunnels: UDP for QUIC, TCP for TLS.
     pub tunnel: SocketAddr,
+    /// Which of both.
+    pub tunnel_transports: Vec<Accepted>,
     /// Path of the admin socket.
     pub admin: PathBuf,
 }
 
 impl Default for Listen {
     fn default() -> Self {
-        Self { client: vec![any(5222)], tunnel: any(7443), admin: PathBuf::from("/run/outgate-relay/admin.sock") }
+        Self {
+            client: vec![any(5222)],
+            tunnel: any(7443),
+            tunnel_transports: vec![Accepted::Quic, Accepted::Tls],
+            admin: PathBuf::from("/run/outgate-relay/admin.sock"),
+        }
     }
 }
 
@@ -62,6 +72,8 @@ pub struct Domain {
 pub struct QueueGrant {
     /// The queue, as links name it.
     pub id: String,
+    /// Its name on customers' rosters, the id unless it is told.
+    pub name: String,
     /// The connector's certificate name, `outgate://ORG/connector/NAME`.
     pub connector: String,
 }
@@ -121,7 +133,8 @@ impl RelayConfig {
         let tls = root.required_table("tls").and_then(|table| Tls::read(&table));
         let tunnel_tls = root.required_table("tunnel_tls").and_then(|table| TunnelTls::read(&table));
         let issuers = Issuer::read_all(root);
-        let domains = Domain::read_all(root, Signers::of(root));
+        let mut domains = Domain::read_all(root);
+        grants::grant(root, &mut domains);
         let link = Link::read(root);
         let limits = Limits::read(root);
         let log = Log::read(root);
@@ -138,8 +151,17 @@ impl Listen {
         if client.is_empty() {
             table.fault("client", "`listen.client` names no address".into(), "write `client = [\"[::]:5222\"]`");
         }
+        let tunnel_transports = table.list("tunnel_transports", "\"quic\", \"tls\"").unwrap_or(default.tunnel_transports);
+        if tunnel_transports.is_empty() {
+            table.fault(
+                "tunnel_transports",
+                "no connector could reach this relay".into(),
+                "write `tunnel_transports = [\"quic\", \"tls\"]`",
+            );
+        }
         let listen = Self {
             client,
+            tunnel_transports,
             tunnel: table.or("tunnel", default.tunnel, "\"[::]:7443\""),
             admin: table.or("admin", default.admin, "\"/run/outgate-relay/admin.sock\""),
         };
@@ -149,16 +171,16 @@ impl Listen {
 }
 
 impl Domain {
-    fn read_all(root: &Table<'_>, signers: Signers) -> Vec<Self> {
+    fn read_all(root: &Table<'_>) -> Vec<Self> {
         let tables = root.tables("domain");
         if tables.is_empty() {
             root.fault("domain", "no domain is served".into(), "add a section `[[domain]]`");
         }
         root.distinct(&tables, "name");
-        tables.iter().filter_map(|table| Self::read(table, signers)).collect()
+        tables.iter().filter_map(Self::read).collect()
     }
 
-    fn read(table: &Table<'_>, signers: Signers) -> Option<Self> {
+    fn read(table: &Table<'_>) -> Option<Self> {
         let name: Option<String> = table.required("name", "\"chat.example.com\"");
         let public_queue: Option<String> = table.optional("public_queue", "\"hello\"");
         let tables = table.tables("queue");
@@ -171,44 +193,43 @@ impl Domain {
         if tables.is_empty() {
             table.fault("queue", "this domain has no queue".into(), "add a section `[[domain.queue]]` below it");
         } else if queues.len() == tables.len() {
-            check_entries(table, public_queue.as_deref(), &queues, signers);
+            check_public(table, public_queue.as_deref(), &queues);
         }
         Some(Self { name: name?, public_queue, queues })
     }
 }
 
-/// Each queue must have a way in: the public queue exists, the others have someone who signs links.
-fn check_entries(table: &Table<'_>, public: Option<&str>, queues: &[QueueGrant], signers: Signers) {
-    if let Some(public) = public
-        && !queues.iter().any(|queue| queue.id == public)
-    {
-        let known: Vec<_> = queues.iter().map(|queue| queue.id.as_str()).collect();
-        table.fault(
-            "public_queue",
-            format!("`public_queue = \"{public}\"` is no queue of this domain"),
-            format!("name one of: {}", known.join(", ")),
-        );
-    }
-    if let Some(closed) = queues.iter().find(|queue| Some(queue.id.as_str()) != public)
-        && signers == Signers::Nobody
-    {
-        table.fault(
-            "queue",
-            format!("queue \"{}\" needs a link, and no issuer may sign one", closed.id),
-            "add a section `[[issuer]]` with `iss` and `jwks` (`outgate link keys` prints a JWK set)",
-        );
-    }
+/// The public queue must be one of the domain's. Whether the others have someone who signs links is not known here: connectors
+/// push the keys.
+fn check_public(table: &Table<'_>, public: Option<&str>, queues: &[QueueGrant]) {
+    let Some(public) = public.filter(|public| !queues.iter().any(|queue| queue.id == *public)) else { return };
+    let known: Vec<_> = queues.iter().map(|queue| queue.id.as_str()).collect();
+    table.fault(
+        "public_queue",
+        format!("`public_queue = \"{public}\"` is no queue of this domain"),
+        format!("name one of: {}", known.join(", ")),
+    );
 }
 
 impl QueueGrant {
     fn read(table: &Table<'_>) -> Option<Self> {
         let id: Option<String> = table.required("id", "\"support\"");
-        let connector: Option<TunnelName> = table.required("connector", "\"outgate://example/connector/lan1\"");
+        // The same may be said in `[[connector]]`: `grants` reads both.
+        let has_own = table.has("connector");
+        let connector: Option<TunnelName> = table.optional("connector", "\"outgate://example/connector/lan1\"");
+        let name: Option<String> = table.optional("name", "\"Customer support\"");
         table.finish();
         if let Some(id) = &id {
             check_word(table, "id", id);
         }
-        Some(Self { id: id?, connector: connector?.to_string() })
+        if name.as_ref().is_some_and(|name| name.chars().any(char::is_control)) {
+            table.fault("name", "`name` has control characters".into(), "write a line such as \"Customer support\"");
+        }
+        if has_own && connector.is_none() {
+            return None;
+        }
+        let name = name.or_else(|| id.clone());
+        Some(Self { id: id?, name: name?, connector: connector.map(|name| name.to_string()).unwrap_or_default() })
     }
 }
 

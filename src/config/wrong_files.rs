@@ -52,6 +52,16 @@ fn a_public_queue_that_does_not_exist_is_a_fault() {
 }
 
 #[test]
+fn a_queue_is_shown_by_its_name_or_its_id_and_never_by_nothing() {
+    let text = RELAY.replace("# name = \"hello\"", "name = \"Customer support\"");
+    let config = RelayConfig::parse(Path::new("relay.toml"), &text).unwrap();
+    let names: Vec<&str> = config.domains[0].queues.iter().map(|queue| queue.name.as_str()).collect();
+    assert_eq!(names, ["Customer support", "support"]);
+    let text = RELAY.replace("# name = \"hello\"", "name = \"a\\u001bb\"");
+    assert_at(&relay_faults(&text), &text, &[("\"a", "`name` has control characters", "write a line such as \"Customer support\"")]);
+}
+
+#[test]
 fn a_relays_name_where_a_connectors_is_expected_is_a_fault() {
     let text = RELAY.replacen("outgate://example/connector/lan1", "outgate://example/relay/dmz1", 1);
     assert_at(
@@ -63,6 +73,50 @@ fn a_relays_name_where_a_connectors_is_expected_is_a_fault() {
             "write, for example, \"outgate://example/connector/lan1\"",
         )],
     );
+}
+
+#[test]
+fn a_queue_with_two_connectors_is_a_fault_that_names_both() {
+    let second = "[[connector]]\nidentity = \"outgate://example/connector/lan2\"\nqueues = [\"support\"]\n\n[[issuer]]";
+    let text = RELAY.replace("[[issuer]]", second);
+    assert_at(
+        &relay_faults(&text),
+        &text,
+        &[(
+            "[\"support\"]",
+            "granted to two connectors: outgate://example/connector/lan1 and outgate://example/connector/lan2",
+            "a queue belongs to one connector",
+        )],
+    );
+    let text = RELAY.replace("id = \"support\"", "id = \"support\"\nconnector = \"outgate://example/connector/lan2\"");
+    assert_at(&relay_faults(&text), &text, &[("[\"hello\", \"support\"]", "granted to two connectors", "take it from one")]);
+}
+
+#[test]
+fn a_queue_without_a_connector_and_a_grant_of_no_queue_are_faults() {
+    let text = RELAY.replace("queues = [\"hello\", \"support\"]", "queues = [\"hello\", \"suport\"]");
+    assert_at(
+        &relay_faults(&text),
+        &text,
+        &[
+            ("\"support\"\n", "no connector serves queue", "name it in `queues`"),
+            ("[\"hello\", \"suport\"]", "which no domain has", "id@domain"),
+        ],
+    );
+    let text = RELAY.replace("queues = [\"hello\", \"support\"]", "queues = []");
+    let faults = relay_faults(&text);
+    assert!(faults.iter().any(|fault| fault.message == "this connector is granted no queue"), "{faults:#?}");
+}
+
+#[test]
+fn a_grant_may_name_its_domain() {
+    let more = "[[domain]]\nname = \"chat.example.org\"\n[[domain.queue]]\nid = \"support\"\n\n[[connector]]\n\
+                identity = \"outgate://example/connector/lan2\"\nqueues = [\"support@chat.example.org\"]\n\n[[issuer]]";
+    let named = RELAY.replace("queues = [\"hello\", \"support\"]", "queues = [\"hello\", \"support@chat.example.com\"]");
+    let config = RelayConfig::parse(Path::new("relay.toml"), &named.replace("[[issuer]]", more)).unwrap();
+    let connector = |domain: usize, queue: usize| config.domains[domain].queues[queue].connector.clone();
+    assert_eq!(connector(0, 1), "outgate://example/connector/lan1");
+    assert_eq!(connector(1, 0), "outgate://example/connector/lan2");
 }
 
 #[test]

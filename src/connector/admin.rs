@@ -1,13 +1,18 @@
 //! What the connector answers on its admin socket.
 
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::admin::socket::Answer;
-use crate::admin::{Action, Request, Subject};
+use crate::admin::{Action, Request, RevokeLink, Subject};
 
+use crate::net::certificates::reload::Board;
+
+use super::desk::{Input, LiveSessions, Revocation};
 use super::desk_task::DeskHandle;
 use super::dial_relay::{Links, TunnelStatus};
+use super::effects::Asks;
+use super::policy::PolicySource;
 
 /// What the answers are made of.
 #[derive(Clone, Debug)]
@@ -15,6 +20,10 @@ pub(super) struct Source {
     pub(super) desk: DeskHandle,
     pub(super) tunnels: watch::Receiver<Vec<TunnelStatus>>,
     pub(super) links: Links,
+    pub(super) certificates: Board,
+    pub(super) policy: PolicySource,
+    pub(super) asks: Asks,
+    pub(super) inputs: mpsc::Sender<Input>,
 }
 
 impl Source {
@@ -24,7 +33,25 @@ impl Source {
         status["role"] = json!("connector");
         status["version"] = json!(env!("CARGO_PKG_VERSION"));
         status["tunnels"] = json!(*self.tunnels.borrow());
+        status["certificates"] = json!(*self.certificates.borrow());
         Some(status)
+    }
+}
+
+impl Source {
+    /// Takes a link back; answers once that is committed.
+    async fn revoke(&self, asked: RevokeLink) -> Result<Value, String> {
+        let stopping = || "the connector is stopping".to_owned();
+        let revocation = Revocation {
+            issuer: asked.issuer,
+            jti: asked.jti,
+            expires: asked.expires,
+            live: if asked.end { LiveSessions::End } else { LiveSessions::Stay },
+        };
+        let (ask, answer) = self.asks.begin();
+        self.inputs.send(Input::Revoke { ask, revocation }).await.map_err(|_| stopping())?;
+        let done = answer.await.map_err(|_| stopping())??;
+        Ok(json!({"done": "revoke", "revoked_links": done.revoked, "ended_sessions": done.ended}))
     }
 }
 
@@ -32,6 +59,8 @@ impl Answer for Source {
     async fn answer(&self, request: Request) -> Result<Value, String> {
         match request {
             Request::Get(Subject::Status) => self.status().await.ok_or_else(|| "the connector is stopping".to_owned()),
+            Request::Get(Subject::LinkKeys) => Ok(self.policy.shown()),
+            Request::Do(Action::Revoke(asked)) => self.revoke(asked).await,
             Request::Do(Action::Reattach) => {
                 self.links.reattach().await;
                 Ok(json!({"done": "reattach"}))

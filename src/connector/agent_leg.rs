@@ -12,7 +12,7 @@ use crate::proto::xmpp::server::Answers;
 use crate::session::SessionId;
 use crate::store::{StoredStream, StreamKey};
 
-use super::desk::StreamHandle;
+use super::desk::{Hold, StreamHandle};
 
 /// How long a resumable stream waits for its client; told in `<enabled max=…/>`.
 pub(crate) const RESUMABLE_FOR: Duration = Duration::from_secs(300);
@@ -25,6 +25,9 @@ const MAX_BYTES: usize = 4 * 1024 * 1024;
 
 /// How long a plain stream must live on after a stanza was written for the stanza to count as delivered.
 pub(crate) const PLAIN_PROOF_AFTER: Duration = Duration::from_secs(30);
+
+/// How long such proofs may wait for one another: each time costs a commit.
+pub(crate) const PROOFS_TOGETHER: Duration = Duration::from_secs(1);
 
 /// What a stanza to the agent shows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -81,6 +84,8 @@ pub(crate) struct Leg {
     pub(crate) answers: Answers,
     /// When a stream that is down is given up.
     pub(crate) expires: Option<Instant>,
+    /// What it sent and a customer has no room for now.
+    pub(crate) hold: Option<Hold>,
     received: u32,
     sent: u32,
     unacknowledged: VecDeque<Sent>,
@@ -101,6 +106,7 @@ impl Leg {
             account: Account::Plain,
             answers: Answers::default(),
             expires: None,
+            hold: None,
             received: 0,
             sent: 0,
             unacknowledged: VecDeque::new(),
@@ -111,8 +117,8 @@ impl Leg {
         }
     }
 
-    /// A resumable stream as the store kept it, down until its client resumes. Its client does not repeat its presence then, so
-    /// it counts as available. `tag_of` finds what a kept stanza shows.
+    /// A resumable stream as the store kept it, down until its client resumes. Its client does not repeat its presence then.
+    /// `tag_of` finds what a kept stanza shows.
     pub(crate) fn restore(stored: StoredStream, expires: Instant, mut tag_of: impl FnMut(&str, Option<SessionId>) -> Tag) -> Self {
         let unacknowledged: VecDeque<Sent> = stored
             .pending
@@ -127,10 +133,11 @@ impl Leg {
             agent: stored.agent,
             resource: stored.resource,
             handle: None,
-            presence: Some(Availability::Available),
+            presence: stored.presence,
             account: Account::Resumable(stored.stream),
             answers: Answers::default(),
             expires: Some(expires),
+            hold: None,
             received: stored.h,
             sent: stored.out_last,
             unacknowledged,
@@ -181,8 +188,11 @@ impl Leg {
             // An h below the one told before is a client's fault that costs nothing: all comparisons are modular.
             return if before.wrapping_sub(h) < u32::MAX / 2 { Ok(Vec::new()) } else { Err(TooHigh { h, sent: self.sent }) };
         }
-        let proven: Vec<Tag> = self.unacknowledged.drain(..count).map(|sent| sent.tag).collect();
-        self.unacknowledged_bytes = self.unacknowledged.iter().map(|sent| sent.xml.len()).sum();
+        let mut proven = Vec::with_capacity(count);
+        for sent in self.unacknowledged.drain(..count) {
+            self.unacknowledged_bytes -= sent.xml.len();
+            proven.push(sent.tag);
+        }
         Ok(proven)
     }
 
@@ -210,6 +220,8 @@ impl Leg {
     /// The connection is gone and the stream waits for its client until `expires`.
     pub(crate) fn down(&mut self, expires: Instant) {
         self.handle = None;
+        // Not counted, so its client sends it again.
+        self.hold = None;
         self.expires = Some(expires);
         self.asking = false;
     }
@@ -217,6 +229,7 @@ impl Leg {
     /// The client is back on `handle`.
     pub(crate) fn up(&mut self, handle: StreamHandle) {
         self.handle = Some(handle);
+        self.hold = None;
         self.expires = None;
         self.asking = false;
         self.asked_at = self.acknowledged_before();

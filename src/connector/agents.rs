@@ -84,7 +84,8 @@ async fn serve(door: &AgentsDoor, socket: TcpStream, mut leg: Leg, inputs: mpsc:
     if !bound.is_resumed {
         let _stopping = inputs.send(Input::AgentConnected { stream, agent: bound.agent, resource: bound.resource }).await;
     }
-    let connection = Connection { stream: arrived.stream, reader: arrived.reader, leg, inputs, write_within: door.terms.write_within };
+    let connection =
+        Connection { stream: arrived.stream, reader: arrived.reader, leg, inputs, write_within: door.terms.write_within, is_read: true };
     connection.run(stop).await;
 }
 
@@ -131,7 +132,7 @@ impl Judge for AgentJudge<'_> {
                 self.bound = Some(Bound { agent: user.to_owned(), resource, is_resumed: true });
                 Some(output)
             }
-            LegCommand::ResumeRefused | LegCommand::Write(_) | LegCommand::Close { .. } => None,
+            LegCommand::ResumeRefused | LegCommand::Write(_) | LegCommand::Close { .. } | LegCommand::Read { .. } => None,
         }
     }
 }
@@ -143,6 +144,8 @@ struct Connection {
     leg: Leg,
     inputs: mpsc::Sender<Input>,
     write_within: Duration,
+    /// Whether the desk takes stanzas now.
+    is_read: bool,
 }
 
 /// How a connection went on after one turn.
@@ -166,7 +169,7 @@ impl Connection {
                     0 => self.cut_off().await,
                     _ => self.write(&mut writes).await,
                 },
-                read = self.stream.read(|bytes| self.reader.push(bytes)) => match read {
+                read = self.stream.read(|bytes| self.reader.push(bytes)), if self.is_read => match read {
                     Ok(Some(())) => self.take_stanzas().await,
                     Ok(None) | Err(_) => Turn::Lost,
                 },
@@ -221,6 +224,7 @@ impl Connection {
                     turn = Turn::Ended;
                     break;
                 }
+                LegCommand::Read { is_wanted } => self.is_read = is_wanted,
                 LegCommand::Resumed { .. } | LegCommand::ResumeRefused => {}
             }
         }

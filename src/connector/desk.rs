@@ -10,11 +10,16 @@
 mod admission;
 mod agents;
 mod assign;
+mod backlog;
 mod command;
 mod deliver;
 mod ending;
+mod hold;
 mod inward;
+mod links;
 mod outward;
+mod quote;
+mod relay_door;
 mod restore;
 mod session;
 mod setting;
@@ -25,7 +30,7 @@ mod stream;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
-use crate::proto::tunnel::{ChannelId, ConnectorCommand, ConnectorEvent, RefusalCode};
+use crate::proto::tunnel::{Admission, ChannelId, ConnectorCommand, ConnectorEvent};
 use crate::routing::agent::{Standing, Wish, standing};
 use crate::routing::queue::WaitingLine;
 use crate::session::{OpenId, SessionId};
@@ -33,13 +38,21 @@ use crate::store::{Op, SecretDigest, StreamKey};
 
 use super::agent_leg::Leg;
 
+use self::admission::Refusal;
+use self::links::Revoked;
+use self::relay_door::RelayDoor;
 use self::session::Session;
 
 pub use super::bot::{BotConfig, BotRule};
 
-pub use self::setting::{AgentConfig, DeskConfig, Entropy, LinkTerms, Outside, QueueConfig, VerifyLink};
+pub use self::links::{LiveSessions, Revocation, RevocationDone};
+pub use self::relay_door::{OpenRate, Pending, Space, SpaceFloor};
+pub use self::setting::{AgentConfig, DeskConfig, DoorConfig, Entropy, Outside, QueueConfig, VerifyLink};
+
+pub(super) use self::hold::Hold;
+
 pub use self::status::{AgentStatus, Counters, QueueStatus, SessionStatus, Status};
-pub use self::step::{Audit, Effect, Input, Now, RelayIndex, Step, StreamHandle};
+pub use self::step::{Audit, DoorEffect, Effect, Input, Now, RelayIndex, Step, StreamHandle};
 
 /// How long an agent who vanished keeps the sessions.
 pub const AGENT_GRACE: Duration = Duration::from_secs(45);
@@ -49,6 +62,9 @@ pub const DETACHED_FOR: Duration = Duration::from_secs(300);
 
 /// How often a waiting customer is told an improved position.
 pub const POSITION_EVERY: Duration = Duration::from_secs(15);
+
+/// How often uses of expired links are forgotten.
+const LINKS_EVERY: Duration = Duration::from_secs(3600);
 
 /// How long routing waits for the client to name its software.
 pub const SOFTWARE_WITHIN: Duration = crate::proto::xmpp::software::ANSWER_WITHIN;
@@ -68,6 +84,15 @@ enum Timer {
     Grace(String),
     Stream(LegId),
     Proof(LegId),
+    Hold(LegId),
+    Links,
+}
+
+/// How often a link was used, and until when that matters (seconds since the Unix epoch).
+#[derive(Clone, Copy, Debug, Default)]
+struct LinkUses {
+    count: u32,
+    expires: u64,
 }
 
 #[derive(Debug)]
@@ -76,6 +101,8 @@ struct Queue {
     line: WaitingLine,
     /// Whether routing has to look at it again in this step.
     stirred: bool,
+    /// Refusals by reason.
+    refused: BTreeMap<&'static str, u64>,
 }
 
 #[derive(Debug)]
@@ -94,18 +121,26 @@ struct Agent {
 #[derive(Debug)]
 pub struct Desk {
     domain: String,
+    door: DoorConfig,
     outside: Outside,
     now: Now,
     step: Step,
     counters: Counters,
     queues: BTreeMap<(String, String), Queue>,
     agents: BTreeMap<String, Agent>,
-    sessions: HashMap<SessionId, Session>,
+    /// Boxed: the map's free places cost a pointer each.
+    sessions: HashMap<SessionId, Box<Session>>,
     codes: HashMap<String, SessionId>,
     open_ids: HashMap<OpenId, SessionId>,
     secrets: HashMap<SecretDigest, SessionId>,
     channels: HashMap<(RelayIndex, ChannelId), SessionId>,
-    link_uses: HashMap<[u8; 32], u32>,
+    revoked: Revoked,
+    relay_doors: HashMap<RelayIndex, RelayDoor>,
+    /// Whether the store's disk is too full for new sessions.
+    is_store_low: bool,
+    link_uses: HashMap<[u8; 32], LinkUses>,
+    /// Whether it is armed when uses of expired links are forgotten.
+    links_due: bool,
     legs: BTreeMap<LegId, Leg>,
     handles: HashMap<StreamHandle, LegId>,
     keys: HashMap<StreamKey, LegId>,
@@ -119,6 +154,8 @@ pub struct Desk {
     stirred: BTreeSet<String>,
     /// Sessions with room for what stalled.
     roomy: BTreeSet<SessionId>,
+    /// Legs whose stanzas wait for a customer to make room.
+    held: BTreeSet<LegId>,
 }
 
 impl Desk {
@@ -132,6 +169,8 @@ impl Desk {
             Input::AgentStanza { stream, element } => self.agent_element(stream, &element),
             Input::AgentLost { stream } => self.agent_lost(stream),
             Input::AgentClosed { stream } => self.agent_closed(stream),
+            Input::Revoke { ask, revocation } => self.revoke(ask, &revocation),
+            Input::Space(space) => self.is_store_low = self.door.space.is_undercut(space),
             Input::Timeout => {}
         }
         self.fire_timers();
@@ -148,19 +187,23 @@ impl Desk {
         match event {
             ConnectorEvent::Attached { epoch: _, resumed } => self.tunnel_attached(relay, resumed),
             ConnectorEvent::Detached => self.tunnel_detached(relay),
-            ConnectorEvent::Refused { .. } | ConnectorEvent::CloseCarrier { .. } => {}
+            ConnectorEvent::Refused { .. }
+            | ConnectorEvent::GoAway { .. }
+            | ConnectorEvent::CandidateReady { .. }
+            | ConnectorEvent::CloseCarrier { .. } => {}
             ConnectorEvent::Open { channel, open } => self.open(relay, channel, &open),
             ConnectorEvent::Data { channel, number, sm_in, payload } => self.data(relay, channel, number, sm_in, payload),
             ConnectorEvent::Counted { channel, sm_in } => self.counted(relay, channel, sm_in),
             ConnectorEvent::Own { channel, after, count } => self.own(relay, channel, after, count),
             ConnectorEvent::OutHandled { channel, number, proof } => self.out_handled(relay, channel, number, proof),
             ConnectorEvent::Fin { channel, number, fin } => self.customer_fin(relay, channel, number, &fin),
-            ConnectorEvent::Reset { channel, code: _ } => self.channel_reset(relay, channel),
+            ConnectorEvent::Reset { channel, code } => self.channel_reset(relay, channel, code),
             ConnectorEvent::Check { check, admission } => {
-                let verdict = self.judge(&admission).map(|_| ());
-                if let Err((code, _)) = &verdict {
-                    self.refused(&admission.queue, *code);
+                let verdict = self.check(relay, &admission);
+                if let Err(refusal) = &verdict {
+                    self.refused(&admission, refusal);
                 }
+                let verdict = verdict.map_err(|refusal| (refusal.code, refusal.text));
                 self.tunnel(relay, ConnectorCommand::Verdict { check, verdict });
             }
         }
@@ -180,12 +223,16 @@ impl Desk {
                 Timer::Grace(agent) => self.grace_due(&agent),
                 Timer::Stream(leg) => self.stream_due(leg),
                 Timer::Proof(leg) => self.proof_due(leg),
+                // What is due is released when the step settles.
+                Timer::Hold(_) => {}
+                Timer::Links => self.forget_expired_links(),
             }
         }
     }
 
     /// Brings what the input stirred up to rest: overfull legs end, queues are served, acknowledgements are asked for.
     fn settle(&mut self) {
+        self.release_held();
         self.unstall_roomy();
         self.end_overfull_legs();
         self.tell_standings();
@@ -219,9 +266,13 @@ impl Desk {
         self.effect(Effect::Audit(audit));
     }
 
-    fn refused(&mut self, queue: &str, code: RefusalCode) {
-        self.counters.refuse(code);
-        self.audit(Audit::Refused { queue: queue.chars().take(64).collect(), code });
+    fn refused(&mut self, admission: &Admission, refusal: &Refusal) {
+        let (code, reason) = (refusal.code, refusal.reason);
+        self.counters.refuse(code, reason);
+        if let Some(queue) = self.queues.get_mut(&(admission.domain.clone(), admission.queue.clone())) {
+            *queue.refused.entry(reason).or_insert(0) += 1;
+        }
+        self.audit(Audit::Refused { queue: admission.queue.chars().take(64).collect(), code, reason });
     }
 
     /// An id for a stanza of our own; nothing that a customer or an agent wrote bears it.

@@ -10,8 +10,8 @@ use crate::store::sqlite::Store;
 
 use super::desk::{Desk, Effect, Input, Now, Step};
 
-/// Inputs taken from the queue at once.
-const BATCH: usize = 256;
+/// Inputs taken from the queue at once, and joined into one submission.
+const BATCH: usize = 64;
 
 /// Asks the desk about itself.
 #[derive(Clone, Debug)]
@@ -56,17 +56,28 @@ async fn run(
             () = wait_until(due) => batch.push(Input::Timeout),
             () = stop.requested() => break,
         }
-        for input in batch.drain(..) {
-            let Step { ops, effects } = desk.handle(input, now());
-            if (!ops.is_empty() || !effects.is_empty()) && store.submit(ops, effects).await.is_err() {
-                tracing::error!("the store has ended; the connector cannot go on");
-                return;
-            }
+        let Step { ops, effects } = handle(&mut desk, &mut batch);
+        if (!ops.is_empty() || !effects.is_empty()) && store.submit(ops, effects).await.is_err() {
+            tracing::error!("the store has ended; the connector cannot go on");
+            return;
         }
     }
     if let Err(error) = store.close().await {
         tracing::error!(%error, "the store did not close cleanly");
     }
+}
+
+/// Handles inputs that came together; what they lead to is one step.
+fn handle(desk: &mut Desk, batch: &mut Vec<Input>) -> Step {
+    let now = now();
+    let mut inputs = batch.drain(..);
+    let mut step = inputs.next().map(|first| desk.handle(first, now)).unwrap_or_default();
+    for input in inputs {
+        let Step { ops, effects } = desk.handle(input, now);
+        step.ops.extend(ops);
+        step.effects.extend(effects);
+    }
+    step
 }
 
 async fn wait_until(due: Option<tokio::time::Instant>) {

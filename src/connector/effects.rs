@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::proto::tunnel::ConnectorCommand;
 use crate::telemetry::HOP;
 
-use super::desk::{Audit, Effect, StreamHandle};
+use super::desk::{Audit, DoorEffect, Effect, RevocationDone, StreamHandle};
 use super::dial_relay::Links;
+use super::policy::PolicySource;
 
 /// Writes that may wait for one agent's client before it is cut off as not reading.
 const LEG_DEPTH: usize = 1024;
@@ -21,6 +22,7 @@ pub(super) enum LegCommand {
     Close { condition: &'static str, text: String },
     Resumed { resource: String, output: String },
     ResumeRefused,
+    Read { is_wanted: bool },
 }
 
 /// The connections of all agents.
@@ -63,23 +65,70 @@ impl Drop for Leg {
     }
 }
 
-pub(super) async fn dispatch(mut released: mpsc::Receiver<Vec<Effect>>, legs: Legs, links: Links) {
-    while let Some(effects) = released.recv().await {
-        for effect in effects {
-            match effect {
-                Effect::Tunnel { relay, command } => {
-                    trace(&command);
-                    links.command(relay, command).await;
-                }
-                Effect::AgentWrite { stream, xml } => {
-                    tracing::trace!(target: HOP, "connector: committed; a stanza goes to the agent's client");
-                    legs.tell(stream, LegCommand::Write(xml));
-                }
-                Effect::AgentClose { stream, condition, text } => legs.tell(stream, LegCommand::Close { condition, text }),
-                Effect::AgentResumed { stream, resource, output } => legs.tell(stream, LegCommand::Resumed { resource, output }),
-                Effect::AgentResumeRefused { stream } => legs.tell(stream, LegCommand::ResumeRefused),
-                Effect::Audit(audit) => log(&audit),
+/// Admins who wait for their answer.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Asks(Arc<Mutex<Waiting>>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    next: u64,
+    answers: HashMap<u64, oneshot::Sender<RevocationAnswer>>,
+}
+
+type RevocationAnswer = Result<RevocationDone, String>;
+
+impl Asks {
+    /// A number for a question, and where its answer comes.
+    pub(super) fn begin(&self) -> (u64, oneshot::Receiver<RevocationAnswer>) {
+        let (sender, answer) = oneshot::channel();
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.answers.retain(|_, answer| !answer.is_closed());
+        waiting.next += 1;
+        let ask = waiting.next;
+        waiting.answers.insert(ask, sender);
+        (ask, answer)
+    }
+
+    fn answer(&self, ask: u64, done: RevocationAnswer) {
+        let answer = self.0.lock().unwrap_or_else(PoisonError::into_inner).answers.remove(&ask);
+        if let Some(answer) = answer {
+            // Whoever asked may have gone.
+            let _gone = answer.send(done);
+        }
+    }
+}
+
+/// Where effects go.
+#[derive(Debug)]
+pub(super) struct Ways {
+    pub(super) legs: Legs,
+    pub(super) links: Links,
+    pub(super) policy: PolicySource,
+    pub(super) asks: Asks,
+}
+
+/// Does them in order, on the store's thread: one hop less for each message than with a task between. Waits only for a tunnel's end,
+/// which takes commands whatever else goes on.
+pub(super) fn dispatch(effects: Vec<Effect>, ways: &Ways) {
+    let Ways { legs, links, policy, asks } = ways;
+    for effect in effects {
+        match effect {
+            Effect::Tunnel { relay, command } => {
+                trace(&command);
+                links.command(relay, command);
             }
+            Effect::AgentWrite { stream, xml } => {
+                tracing::trace!(target: HOP, "connector: committed; a stanza goes to the agent's client");
+                legs.tell(stream, LegCommand::Write(xml));
+            }
+            Effect::AgentRead { stream, is_wanted } => legs.tell(stream, LegCommand::Read { is_wanted }),
+            Effect::AgentClose { stream, condition, text } => legs.tell(stream, LegCommand::Close { condition, text }),
+            Effect::AgentResumed { stream, resource, output } => legs.tell(stream, LegCommand::Resumed { resource, output }),
+            Effect::AgentResumeRefused { stream } => legs.tell(stream, LegCommand::ResumeRefused),
+            Effect::Audit(audit) => log(&audit),
+            Effect::Door(DoorEffect::Revoked(revoked)) => policy.set_revoked(revoked),
+            Effect::Door(DoorEffect::Answer { ask, done }) => asks.answer(ask, done),
+            Effect::Door(DoorEffect::Admitted(place)) => drop(place),
         }
     }
 }
@@ -100,7 +149,7 @@ fn log(audit: &Audit) {
         }
         Audit::SessionAttached { session, attachment } => tracing::info!(%session, attachment, "session attached again"),
         Audit::SessionClosed { session, reason } => tracing::info!(%session, reason = reason.as_str(), "session closed"),
-        Audit::Refused { queue, code } => tracing::info!(queue, reason = ?code, "refused"),
+        Audit::Refused { queue, code, reason } => tracing::info!(queue, ?code, reason, "refused"),
         Audit::Taken { session, agent } => tracing::info!(%session, agent, "session taken"),
         Audit::Requeued { session, agent } => tracing::info!(%session, agent, "session back in its queue"),
         Audit::AgentStanding { agent, standing } => tracing::info!(agent, standing, "agent"),

@@ -139,6 +139,8 @@ pub enum LinkRefusal {
     NotYetValid,
     /// For a queue that is not served here.
     Queue,
+    /// Taken back.
+    Revoked,
 }
 
 impl LinkRefusal {
@@ -155,6 +157,7 @@ impl LinkRefusal {
             Self::Expired => "link-expired",
             Self::NotYetValid => "link-not-yet-valid",
             Self::Queue => "link-queue",
+            Self::Revoked => "link-revoked",
         }
     }
 
@@ -169,6 +172,7 @@ impl LinkRefusal {
             Self::Expired => "This link has expired. Please ask for a new one.",
             Self::NotYetValid => "This link is not valid yet. Please try again later.",
             Self::Queue => "This link leads to a service that is not offered here.",
+            Self::Revoked => "This link has been withdrawn. Please ask for a new one.",
         }
     }
 }

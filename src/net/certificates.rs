@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     PKCS_ECDSA_P256_SHA256, SanType,
@@ -23,8 +24,24 @@ use crate::config::tunnel_name::{Role, TunnelName, is_name};
 use crate::proto::tunnel::Identity;
 
 mod files;
+mod live;
+pub mod reload;
+mod request;
+mod revocation;
+mod signing;
+mod validity;
+mod words;
+mod write;
 
-pub use files::{FileError, Loaded, load, load_authorities};
+pub use files::{FileError, Loaded, load, load_authorities, own_and_authorities, private_key};
+pub(in crate::net) use live::with_leeway;
+pub use live::{LEEWAY, Live, LiveError, OptionalClients};
+pub use request::{Csr, NewKey, csr_from_pem, csr_to_pem, is_signed_by, sign_with};
+pub use revocation::{RevocationError, Revocations, Taken, lists_in, lists_to_pem};
+pub use signing::{Revoked, SERVICE_HOST, SERVICE_LIFE, Subject, is_vouched_for};
+pub use validity::{Validity, WARN_BELOW};
+pub use words::{alert_in_words, in_words};
+pub use write::{Readers, finish_pair, replace_pair, write_atomically};
 
 const CA_PROFILE: &str = include_str!("../../certs/ca.toml");
 const RELAY_PROFILE: &str = include_str!("../../certs/relay.toml");
@@ -48,6 +65,9 @@ pub enum CertificateError {
     /// No tunnel name, or more than one.
     #[error("the certificate carries {0} names `outgate://ORG/ROLE/NAME`, expected one")]
     Names(usize),
+    /// Not a request for a certificate that the tunnel's CA takes.
+    #[error("not a request (PKCS#10) for a P-256 key, signed by that key")]
+    BadRequest,
     /// The library refused.
     #[error("the certificate could not be made: {0}")]
     Library(#[from] rcgen::Error),
@@ -89,7 +109,7 @@ impl TunnelCa {
             return Err(CertificateError::BadName(org.to_owned()));
         }
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-        let params = ca_params(&profile(CA_PROFILE), org, now);
+        let params = ca_params(&profile(CA_PROFILE), org, &key, now);
         let issued = Issued { certificate: params.self_signed(&key)?.pem(), key: Zeroizing::new(key.serialize_pem()) };
         Ok((Self { org: org.to_owned(), issuer: Issuer::new(params, key) }, issued))
     }
@@ -120,19 +140,28 @@ impl TunnelCa {
     /// # Errors
     /// A name cannot stand in a certificate, or the library refused.
     pub fn issue(&self, role: Role, name: &str, hosts: &[String], now: u64) -> Result<(TunnelName, Issued), CertificateError> {
+        self.issue_for(role, name, hosts, None, now)
+    }
+
+    /// [`Self::issue`] with a life of its own.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn issue_for(
+        &self,
+        role: Role,
+        name: &str,
+        hosts: &[String],
+        life: Option<Duration>,
+        now: u64,
+    ) -> Result<(TunnelName, Issued), CertificateError> {
         if !is_name(name) {
             return Err(CertificateError::BadName(name.to_owned()));
         }
-        let name = TunnelName { org: self.org.clone(), role, name: name.to_owned() };
-        let profile = match role {
-            Role::Relay => profile(RELAY_PROFILE),
-            Role::Connector => profile(CONNECTOR_PROFILE),
-        };
-        let mut params = leaf_params(&profile, &self.org, hosts, now)?;
-        let uri = name.to_string();
-        let uri = uri.as_str().try_into().map_err(|_not_ascii| CertificateError::BadName(uri.clone()))?;
-        params.subject_alt_names.push(SanType::URI(uri));
-        Ok((name, issue(&params, &self.issuer)?))
+        let subject = Subject { name: TunnelName { org: self.org.clone(), role, name: name.to_owned() }, hosts: hosts.to_vec() };
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let certificate = self.certificate_for(&subject, &key, life, now)?;
+        Ok((subject.name, Issued { certificate: certificate_to_pem(&certificate), key: Zeroizing::new(key.serialize_pem()) }))
     }
 
     /// The organisation.
@@ -148,7 +177,7 @@ impl TunnelCa {
 /// `domain` cannot stand in a certificate, or the library refused.
 pub fn self_signed(domain: &str, now: u64) -> Result<(String, Issued), CertificateError> {
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-    let ca = ca_params(&Profile { lifetime: LISTENER_LIFETIME, ..profile(CA_PROFILE) }, domain, now);
+    let ca = ca_params(&Profile { lifetime: LISTENER_LIFETIME, ..profile(CA_PROFILE) }, domain, &key, now);
     let ca_pem = ca.self_signed(&key)?.pem();
     let params = leaf_params(&profile(RELAY_PROFILE), domain, &[domain.to_owned()], now)?;
     Ok((ca_pem, issue(&params, &Issuer::new(ca, key))?))
@@ -181,8 +210,12 @@ fn issue(params: &CertificateParams, issuer: &Issuer<'_, KeyPair>) -> Result<Iss
     Ok(Issued { certificate, key: Zeroizing::new(key.serialize_pem()) })
 }
 
-fn ca_params(profile: &Profile, org: &str, now: u64) -> CertificateParams {
+fn ca_params(profile: &Profile, org: &str, key: &KeyPair, now: u64) -> CertificateParams {
     let mut params = params(profile, org, now);
+    // A name of its own: lists of two CAs are told apart by it.
+    let digest = digest(&SHA256, rcgen::PublicKeyData::der_bytes(key));
+    let mark: String = digest.as_ref().iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    params.distinguished_name.push(DnType::CommonName, format!("{} {mark}", profile.common_name));
     // No intermediate below it: it signs what relays and connectors show, nothing else.
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params
@@ -211,6 +244,7 @@ fn san(host: &str) -> Result<SanType, CertificateError> {
 
 fn params(profile: &Profile, org: &str, now: u64) -> CertificateParams {
     let mut params = CertificateParams::default();
+    params.serial_number = Some(signing::serial());
     let begin = rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(now.saturating_sub(profile.backdate.as_secs()));
     params.not_before = begin;
     params.not_after = begin + profile.lifetime;
@@ -245,6 +279,28 @@ fn profile(text: &str) -> Profile {
 fn organisation(certificate: &X509Certificate<'_>) -> Option<String> {
     let mut organisations = certificate.subject().iter_organization();
     Some(organisations.next()?.as_str().ok()?.to_owned())
+}
+
+/// A certificate as PEM.
+pub fn certificate_to_pem(certificate: &CertificateDer<'_>) -> String {
+    pem("CERTIFICATE", certificate)
+}
+
+/// The SHA-256 fingerprint of a certificate, as `openssl x509 -fingerprint -sha256` prints it but for the colons.
+pub fn fingerprint(certificate: &CertificateDer<'_>) -> String {
+    digest(&SHA256, certificate).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// One PEM block (RFC 7468).
+fn pem(label: &str, der: &[u8]) -> String {
+    use base64::Engine as _;
+    let text = base64::engine::general_purpose::STANDARD.encode(der);
+    let mut block = format!("-----BEGIN {label}-----\n");
+    for line in text.as_bytes().chunks(64) {
+        block.push_str(&String::from_utf8_lossy(line));
+        block.push('\n');
+    }
+    block + &format!("-----END {label}-----\n")
 }
 
 #[cfg(test)]

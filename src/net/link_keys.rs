@@ -5,7 +5,10 @@
 //! one whose set holds that very key. Key ids are taken as the set gives them; those that
 //! [`SigningKey`] writes are RFC 7638 thumbprints.
 
+pub mod reload;
+
 use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use std::{fmt, fs, io};
 
@@ -70,6 +73,68 @@ pub enum LinkKeyFileError {
     },
 }
 
+/// The keys of issuers' files, read again where a file's content has changed.
+#[derive(Debug)]
+pub struct LinkKeyFiles {
+    issuers: Vec<Issuer>,
+    now: RwLock<Read>,
+}
+
+/// What the files held when they were read.
+#[derive(Clone, Debug)]
+struct Read {
+    /// Text by text, in the issuers' order.
+    texts: Arc<Vec<String>>,
+    keys: Arc<LinkKeys>,
+}
+
+impl LinkKeyFiles {
+    /// Reads the files for the first time.
+    ///
+    /// # Errors
+    /// The first file that cannot be used.
+    pub fn open(issuers: &[Issuer]) -> Result<Self, LinkKeyFileError> {
+        let now = RwLock::new(Read::of(issuers)?);
+        Ok(Self { issuers: issuers.to_vec(), now })
+    }
+
+    /// Reads the files again; tells whether their content has changed. What cannot be used changes nothing.
+    ///
+    /// # Errors
+    /// The first file that cannot be used.
+    pub fn reload(&self) -> Result<bool, LinkKeyFileError> {
+        let read = Read::of(&self.issuers)?;
+        let mut now = self.now.write().unwrap_or_else(PoisonError::into_inner);
+        let changed = now.texts != read.texts;
+        if changed {
+            *now = read;
+        }
+        Ok(changed)
+    }
+
+    /// The keys as last read.
+    pub fn keys(&self) -> Arc<LinkKeys> {
+        Arc::clone(&self.now.read().unwrap_or_else(PoisonError::into_inner).keys)
+    }
+
+    /// Each issuer with the text of its JWK set as last read.
+    pub fn sets(&self) -> Vec<(String, String)> {
+        let texts = Arc::clone(&self.now.read().unwrap_or_else(PoisonError::into_inner).texts);
+        self.issuers.iter().zip(texts.iter()).map(|(issuer, text)| (issuer.iss.clone(), text.clone())).collect()
+    }
+}
+
+impl Read {
+    fn of(issuers: &[Issuer]) -> Result<Self, LinkKeyFileError> {
+        let mut keys = LinkKeys::default();
+        let mut texts = Vec::new();
+        for issuer in issuers {
+            texts.push(keys.add_file(issuer)?);
+        }
+        Ok(Self { texts: Arc::new(texts), keys: Arc::new(keys) })
+    }
+}
+
 /// Public keys of all issuers.
 #[derive(Debug, Default)]
 pub struct LinkKeys {
@@ -90,14 +155,15 @@ impl fmt::Debug for PublicKey {
 }
 
 impl LinkKeys {
-    /// Adds the keys of `issuer` from its file.
+    /// Adds the keys of `issuer` from its file; answers the file's text.
     ///
     /// # Errors
     /// The file or its content cannot be used; nothing of it was added.
-    pub fn add_file(&mut self, issuer: &Issuer) -> Result<(), LinkKeyFileError> {
+    pub fn add_file(&mut self, issuer: &Issuer) -> Result<String, LinkKeyFileError> {
         let path = || issuer.jwks.clone();
         let json = fs::read_to_string(&issuer.jwks).map_err(|source| LinkKeyFileError::Unreadable { path: path(), source })?;
-        self.add_set(&issuer.iss, &json).map_err(|source| LinkKeyFileError::Unusable { path: path(), source })
+        self.add_set(&issuer.iss, &json).map_err(|source| LinkKeyFileError::Unusable { path: path(), source })?;
+        Ok(json)
     }
 
     /// Adds the keys of `issuer` from the text of its JWK set (RFC 7517 §5). Keys of kinds that do
@@ -145,6 +211,11 @@ impl LinkKeys {
             return Err(LinkRefusal::Issuer);
         }
         token::check(header, claims, now, leeway, audience)
+    }
+
+    /// Issuer, key id and algorithm of each key.
+    pub fn names(&self) -> impl Iterator<Item = (&str, &str, &'static str)> {
+        self.keys.iter().map(|key| (key.issuer.as_str(), key.kid.as_str(), key.alg.as_str()))
     }
 
     /// How many keys there are.
@@ -392,6 +463,24 @@ mod tests {
         fs::write(&issuer.jwks, set).unwrap();
         keys.add_file(&issuer).unwrap();
         assert_eq!(keys.len(), 1);
+    }
+
+    #[test]
+    fn a_rotated_key_is_read_by_content_and_a_broken_file_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let issuer = Issuer { iss: ISSUER.into(), jwks: folder.path().join("set.json") };
+        let (old, new) = (SigningKey::generate().unwrap().0, SigningKey::generate().unwrap().0);
+        fs::write(&issuer.jwks, old.public_set().to_string()).unwrap();
+        let files = LinkKeyFiles::open(std::slice::from_ref(&issuer)).unwrap();
+        assert!(!files.reload().unwrap());
+        fs::write(&issuer.jwks, "{\"keys\":").unwrap();
+        assert!(files.reload().is_err());
+        assert!(verify(&files.keys(), &old.mint(&claims(ISSUER)).unwrap()).is_ok());
+        fs::write(&issuer.jwks, new.public_set().to_string()).unwrap();
+        assert!(files.reload().unwrap());
+        assert!(verify(&files.keys(), &new.mint(&claims(ISSUER)).unwrap()).is_ok());
+        assert_eq!(verify(&files.keys(), &old.mint(&claims(ISSUER)).unwrap()), Err(LinkRefusal::UnknownKey));
+        assert_eq!(files.sets(), vec![(ISSUER.to_owned(), new.public_set().to_string())]);
     }
 
     #[test]

@@ -55,6 +55,12 @@ impl Listener {
     }
 }
 
+impl<'s> From<&'s Listener> for socket2::SockRef<'s> {
+    fn from(listener: &'s Listener) -> Self {
+        Self::from(&listener.socket)
+    }
+}
+
 /// Binds `addr` and listens; `[::]` takes IPv4 too.
 pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;

@@ -107,6 +107,8 @@ impl Arrival<'_> {
         let protection = match opening {
             Opening::Nothing => return Err("closed-early"),
             Opening::Http => return self.answer_http().await,
+            // It waits for the server's own version; there is no sentence that it would show.
+            Opening::Ssh => return Err("ssh"),
             Opening::Xml => Transport::Plain,
             Opening::Tls => {
                 self.start_tls().await?;
@@ -165,7 +167,7 @@ impl Arrival<'_> {
     async fn read(&mut self, may_be_http: bool) -> Result<(), &'static str> {
         let Some(negotiation) = &mut self.negotiation else { return Err("fault") };
         let taken = self.stream.read(|bytes| {
-            let is_http = may_be_http && bytes.first().is_some_and(|first| opening_of(*first) == Opening::Http);
+            let is_http = may_be_http && opening_of(bytes) == Opening::Http;
             if !is_http {
                 negotiation.handle_bytes(bytes);
             }

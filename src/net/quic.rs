@@ -13,13 +13,11 @@ pub use quinn::Endpoint;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{EndpointConfig, IdleTimeout, TokioRuntime, TransportConfig, VarInt};
 use rustls::client::Resumption;
-use rustls::server::WebPkiClientVerifier;
-use rustls::server::danger::ClientCertVerifier;
-use rustls::{RootCertStore, version};
+use rustls::version;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use socket2::SockRef;
 
-use crate::net::certificates::{CertificateError, identity_of};
+use crate::net::certificates::{CertificateError, Live, identity_of};
 use crate::net::inherited::Origin;
 use crate::proto::tunnel::Identity;
 
@@ -76,9 +74,6 @@ pub enum EndpointError {
     /// The certificate, its key or the CA do not fit together.
     #[error("the tunnel's certificate, key or CA cannot be used")]
     Credentials(#[from] rustls::Error),
-    /// The CA's certificates cannot verify anybody.
-    #[error("the tunnel's CA cannot be used")]
-    Authority(#[from] rustls::server::VerifierBuilderError),
     /// No cipher suite that QUIC needs.
     #[error("TLS has no cipher suite for QUIC")]
     CipherSuite(#[from] quinn::crypto::rustls::NoInitialCipherSuite),
@@ -88,34 +83,45 @@ pub enum EndpointError {
 }
 
 /// Makes the relay's endpoint on `socket`: connectors are accepted, nobody can be dialled.
-pub fn server(socket: UdpSocket, origin: Origin, credentials: &Credentials) -> Result<Endpoint, EndpointError> {
-    let roots = Arc::new(roots(&credentials.authorities)?);
-    let verifier: Arc<dyn ClientCertVerifier> = WebPkiClientVerifier::builder_with_provider(roots, provider()).build()?;
-    let mut tls = rustls::ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&version::TLS13])?
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(credentials.chain.clone(), credentials.key.clone_key())?;
-    tls.alpn_protocols = vec![ALPN.to_vec()];
-    tls.send_tls13_tickets = 0;
-    tls.max_early_data_size = 0;
+pub fn server(socket: UdpSocket, origin: Origin, credentials: &Live) -> Result<Endpoint, EndpointError> {
+    let tls = server_tls(credentials)?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
     config.transport_config(transport()).migration(true).max_incoming(INCOMING);
     endpoint(socket, origin, Some(config))
 }
 
 /// Makes the connector's endpoint on `socket`: it dials, and nobody can dial it.
-pub fn client(socket: UdpSocket, origin: Origin, credentials: &Credentials) -> Result<Endpoint, EndpointError> {
-    let mut tls = rustls::ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&version::TLS13])?
-        .with_root_certificates(roots(&credentials.authorities)?)
-        .with_client_auth_cert(credentials.chain.clone(), credentials.key.clone_key())?;
-    tls.alpn_protocols = vec![ALPN.to_vec()];
-    tls.resumption = Resumption::disabled();
+pub fn client(socket: UdpSocket, origin: Origin, credentials: &Live) -> Result<Endpoint, EndpointError> {
+    let tls = client_tls(credentials)?;
     let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
     config.transport_config(transport());
     let mut endpoint = endpoint(socket, origin, None)?;
     endpoint.set_default_client_config(config);
     Ok(endpoint)
+}
+
+/// The relay's TLS, the same under QUIC and over TCP.
+pub(super) fn server_tls(credentials: &Live) -> Result<rustls::ServerConfig, EndpointError> {
+    let mut tls = rustls::ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&version::TLS13])?
+        .with_client_cert_verifier(Arc::new(credentials.clone()))
+        .with_cert_resolver(Arc::new(credentials.clone()));
+    tls.alpn_protocols = vec![ALPN.to_vec()];
+    tls.send_tls13_tickets = 0;
+    tls.max_early_data_size = 0;
+    Ok(tls)
+}
+
+/// The connector's TLS, the same under QUIC and over TCP.
+pub(super) fn client_tls(credentials: &Live) -> Result<rustls::ClientConfig, EndpointError> {
+    let mut tls = rustls::ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&version::TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(credentials.clone()))
+        .with_client_cert_resolver(Arc::new(credentials.clone()));
+    tls.alpn_protocols = vec![ALPN.to_vec()];
+    tls.resumption = Resumption::disabled();
+    Ok(tls)
 }
 
 /// Binds a UDP socket for an endpoint; `[::]` takes IPv4 too.
@@ -141,9 +147,13 @@ pub enum IdentityError {
 
 /// The tunnel name in the certificate by which the peer of `connection` was verified.
 pub fn peer_identity(connection: &quinn::Connection) -> Result<Identity, IdentityError> {
-    let shown = connection.peer_identity().ok_or(IdentityError::NoCertificate)?;
-    let chain = shown.downcast::<Vec<CertificateDer<'static>>>().map_err(|_| IdentityError::NoCertificate)?;
-    Ok(identity_of(chain.first().ok_or(IdentityError::NoCertificate)?)?)
+    Ok(identity_of(&peer_certificate(connection).ok_or(IdentityError::NoCertificate)?)?)
+}
+
+/// The certificate by which the peer of `connection` was verified.
+pub fn peer_certificate(connection: &quinn::Connection) -> Option<CertificateDer<'static>> {
+    let chain = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+    chain.into_iter().next()
 }
 
 fn endpoint(socket: UdpSocket, origin: Origin, config: Option<quinn::ServerConfig>) -> Result<Endpoint, EndpointError> {
@@ -198,14 +208,6 @@ fn transport() -> Arc<TransportConfig> {
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .datagram_receive_buffer_size(None);
     Arc::new(transport)
-}
-
-fn roots(authorities: &[CertificateDer<'static>]) -> Result<RootCertStore, rustls::Error> {
-    let mut roots = RootCertStore::empty();
-    for authority in authorities {
-        roots.add(authority.clone())?;
-    }
-    Ok(roots)
 }
 
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {

@@ -29,13 +29,15 @@ pub enum Stream {
     Gone,
 }
 
-/// What the first byte of a connection announces.
+/// What the first bytes of a connection announce.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Opening {
     /// A TLS handshake record.
     Tls,
     /// HTTP's method.
     Http,
+    /// SSH's version.
+    Ssh,
     /// XML, or something that its reader refuses.
     Xml,
     /// Closed without a byte.
@@ -43,13 +45,13 @@ pub enum Opening {
 }
 
 impl Stream {
-    /// Looks at the first byte without taking it.
+    /// Looks at the first bytes without taking them.
     pub async fn peek(&self) -> io::Result<Opening> {
         let Self::Plain(socket) = self else { return Ok(Opening::Xml) };
-        let mut first = [0];
+        let mut first = [0; SSH.len()];
         Ok(match socket.peek(&mut first).await? {
             0 => Opening::Nothing,
-            _ => opening_of(first[0]),
+            count => opening_of(first.get(..count).unwrap_or_default()),
         })
     }
 
@@ -109,12 +111,17 @@ impl Stream {
     }
 }
 
-/// Tells the protocol by its first byte: TLS handshake records begin with 22 (RFC 8446 §5.1), HTTP with a capital letter.
-pub fn opening_of(first: u8) -> Opening {
-    match first {
-        22 => Opening::Tls,
-        b'A'..=b'Z' => Opening::Http,
-        _ => Opening::Xml,
+/// How an SSH client begins (RFC 4253 §4.2); no HTTP method does.
+const SSH: &[u8] = b"SSH-";
+
+/// Tells the protocol by its first bytes: TLS handshake records begin with 22 (RFC 8446 §5.1), HTTP with a capital letter.
+pub fn opening_of(bytes: &[u8]) -> Opening {
+    match bytes.first() {
+        None => Opening::Nothing,
+        Some(22) => Opening::Tls,
+        Some(b'S') if bytes.starts_with(SSH) => Opening::Ssh,
+        Some(b'A'..=b'Z') => Opening::Http,
+        Some(_) => Opening::Xml,
     }
 }
 
@@ -123,11 +130,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_byte_decides() {
+    fn the_first_bytes_decide() {
         for first in [b'<', b' ', b'\t', b'\r', b'\n', 0, b'a', 0x15, 0x17, 0xff] {
-            assert_eq!(opening_of(first), Opening::Xml, "{first:#04x} is the XML reader's, which refuses what is none");
+            assert_eq!(opening_of(&[first]), Opening::Xml, "{first:#04x} is the XML reader's, which refuses what is none");
         }
-        assert_eq!(opening_of(0x16), Opening::Tls);
-        assert_eq!(opening_of(b'G'), Opening::Http);
+        assert_eq!(opening_of(&[0x16]), Opening::Tls);
+        assert_eq!(opening_of(b"GET /"), Opening::Http);
+        assert_eq!(opening_of(b"SEARCH /"), Opening::Http);
+        assert_eq!(opening_of(b"SSH-2.0-OpenSSH"), Opening::Ssh);
     }
 }

@@ -80,6 +80,11 @@ impl Acceptor {
         Ok(())
     }
 
+    /// The certificate that is shown now.
+    pub fn certificate(&self) -> Option<CertificateDer<'static>> {
+        self.configs.read().unwrap_or_else(PoisonError::into_inner).certificate.clone()
+    }
+
     /// The configuration without ALPN, which refuses no client for its ALPN.
     pub fn without_alpn(&self) -> Arc<ServerConfig> {
         self.configs.read().unwrap_or_else(PoisonError::into_inner).unsettled.clone()
@@ -103,6 +108,7 @@ impl Acceptor {
 /// One certificate's configurations, which differ in ALPN only and share their session tickets.
 #[derive(Debug)]
 struct Configs {
+    certificate: Option<CertificateDer<'static>>,
     xmpp: Arc<ServerConfig>,
     http: Arc<ServerConfig>,
     unsettled: Arc<ServerConfig>,
@@ -110,6 +116,7 @@ struct Configs {
 
 impl Configs {
     fn new(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<Self, rustls::Error> {
+        let certificate = chain.first().cloned();
         let mut unsettled = ServerConfig::builder_with_provider(Arc::new(default_provider()))
             .with_protocol_versions(&[&TLS13, &TLS12])?
             .with_no_client_auth()
@@ -123,7 +130,7 @@ impl Configs {
             config.alpn_protocols = vec![alpn.to_vec()];
             Arc::new(config)
         };
-        Ok(Self { xmpp: with(XMPP), http: with(HTTP), unsettled: Arc::new(unsettled) })
+        Ok(Self { certificate, xmpp: with(XMPP), http: with(HTTP), unsettled: Arc::new(unsettled) })
     }
 
     fn fitting(&self, hello: &ClientHello<'_>) -> (Alpn, Arc<ServerConfig>) {

@@ -15,23 +15,34 @@
 //! Left out: how carriers are dialled, raced and secured (`net`), and what sessions mean (`relay`, `connector`).
 
 mod carrier;
+pub mod certificate;
 mod connector_end;
 mod credit;
 pub mod event;
 pub mod frame;
+mod goaway;
+mod governor;
 mod handshake;
 mod inflow;
 mod line;
+mod memory;
 mod open;
 mod outflow;
+pub mod policy;
+pub mod probe;
 mod relay_end;
 mod scheduler;
 mod wire;
 
+pub use self::carrier::SILENT;
 pub use self::connector_end::ConnectorEnd;
+pub use self::goaway::{GoAway, GoAwayReason};
+pub use self::governor::Rate;
+pub use self::memory::ReplayMemory;
 pub use self::relay_end::RelayEnd;
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -207,6 +218,8 @@ pub enum ResetCode {
     Cancelled,
     /// No such channel here.
     Unknown,
+    /// The connector's store is older than what was acknowledged: the session has ended, nothing is renumbered.
+    StoreRegressed,
 }
 
 /// What the relay's sessions ask of the tunnel.
@@ -255,6 +268,8 @@ pub enum RelayEvent {
     Gone { session: SessionKey, reason: CloseReason },
     /// Answer to a CHECK. `Err` with a sentence for the customer.
     Verdict { check: CheckId, verdict: Result<(), (RefusalCode, String)> },
+    /// The connector is about to leave: it stops, or wants another carrier. Sessions stay; nothing need be done here.
+    GoAway { identity: Identity, goaway: GoAway },
     /// A carrier must be closed: protocol fault, fenced, refused, or replaced.
     CloseCarrier { carrier: CarrierId, why: String },
 }
@@ -308,6 +323,10 @@ pub enum ConnectorEvent {
     Reset { channel: ChannelId, code: ResetCode },
     /// A CHECK; answer with `Verdict`.
     Check { check: CheckId, admission: Box<Admission> },
+    /// The relay, or the carrier alone, is about to go: the shell brings up another carrier first; it becomes a candidate.
+    GoAway { goaway: GoAway },
+    /// A second carrier has proven itself beside the attached one: `ConnectorEnd::switch_to` takes it, or the shell closes it.
+    CandidateReady { carrier: CarrierId },
     /// The carrier must be closed.
     CloseCarrier { carrier: CarrierId, why: String },
 }
@@ -317,6 +336,8 @@ pub enum ConnectorEvent {
 pub struct TunnelStats {
     /// Attachments granted or gained so far.
     pub attached: u64,
+    /// Of these, those that took over from a carrier which still stood.
+    pub switched: u64,
     /// Current epoch; 0 when never attached.
     pub epoch: u64,
     /// Events sent again after a carrier was lost.
@@ -346,6 +367,18 @@ pub struct Settings {
     pub open_timeout: Duration,
     /// How long a carrier may stand without ATTACH.
     pub attach_timeout: Duration,
+    /// How long a carrier may stand without ATTACH beside one that is attached.
+    pub candidate_timeout: Duration,
+    /// How long what was sent may lack a sign that it was received before another carrier is wanted.
+    pub stalled_after: Duration,
+    /// Relay: ATTACH of connectors that are not attached, over all of them.
+    pub attach_rate: Rate,
+    /// Relay: sessions that are opened again, or whose clients return, for each connector.
+    pub reopen_rate: Rate,
+    /// What all tunnels of this process may hold; clones of the settings share it.
+    pub replay_memory: ReplayMemory,
+    /// Protocol versions spoken.
+    pub versions: RangeInclusive<u32>,
 }
 
 impl Default for Settings {
@@ -358,6 +391,12 @@ impl Default for Settings {
             detach_window: Duration::from_secs(120),
             open_timeout: Duration::from_secs(10),
             attach_timeout: Duration::from_secs(5),
+            candidate_timeout: Duration::from_secs(30),
+            stalled_after: Duration::from_secs(30),
+            attach_rate: Rate { per_second: 50, burst: 100 },
+            reopen_rate: Rate { per_second: 1000, burst: 256 },
+            replay_memory: ReplayMemory::default(),
+            versions: 1..=1,
         }
     }
 }

@@ -9,8 +9,12 @@ use tokio::time::Instant;
 use crate::admin::socket::Answer;
 use crate::admin::{Action, Request, Subject};
 
-use super::attach::Tunnels;
+use crate::net::certificates::reload::{Board, CertificateStatus};
+
+use super::attach::{TunnelState, Tunnels};
 use super::counters::{Counters, Snapshot};
+use super::policies::PushedCounts;
+use crate::net::carrier::Transport;
 
 /// What a relay tells about itself.
 #[derive(Clone, Debug, Serialize)]
@@ -26,6 +30,8 @@ pub struct RelayStatus {
     pub counts: Snapshot,
     /// One entry a tunnel.
     pub tunnels: Vec<TunnelStatus>,
+    /// One entry a certificate.
+    pub certificates: Vec<CertificateStatus>,
 }
 
 /// One tunnel in the status.
@@ -35,6 +41,10 @@ pub struct TunnelStatus {
     pub identity: String,
     /// Whether it has a carrier now.
     pub is_attached: bool,
+    /// What carries it now: "quic" or "tls".
+    pub transport: Option<&'static str>,
+    /// Why its last carrier ended.
+    pub last_end: Option<String>,
     /// Its epoch.
     pub epoch: u64,
     /// Carriers attached so far.
@@ -47,6 +57,10 @@ pub struct TunnelStatus {
     pub channels: u64,
     /// Bytes held for replay.
     pub held_bytes: u64,
+    /// The version of the policy that it pushed; 0 for none.
+    pub policy_version: u64,
+    /// What that policy holds.
+    pub policy: PushedCounts,
 }
 
 /// What the status is made of.
@@ -55,26 +69,35 @@ pub(super) struct StatusSource {
     pub(super) tunnels: Tunnels,
     pub(super) counters: Arc<Counters>,
     pub(super) started: Instant,
+    pub(super) certificates: Board,
 }
 
 impl StatusSource {
     pub(super) async fn status(&self) -> RelayStatus {
-        let tunnels = self.tunnels.stats().await.into_iter().map(|(identity, stats, is_attached)| TunnelStatus {
-            identity: identity.0,
-            is_attached,
-            epoch: stats.epoch,
-            attached: stats.attached,
-            replayed: stats.replayed,
-            duplicates: stats.duplicates,
-            channels: stats.channels,
-            held_bytes: stats.held_bytes,
-        });
+        let tunnels =
+            self.tunnels.stats().await.into_iter().map(|TunnelState { identity, stats, transport, last_end, policy_version, pushed }| {
+                TunnelStatus {
+                    identity: identity.0,
+                    is_attached: transport.is_some(),
+                    transport: transport.map(Transport::as_str),
+                    last_end,
+                    policy_version,
+                    policy: pushed,
+                    epoch: stats.epoch,
+                    attached: stats.attached,
+                    replayed: stats.replayed,
+                    duplicates: stats.duplicates,
+                    channels: stats.channels,
+                    held_bytes: stats.held_bytes,
+                }
+            });
         RelayStatus {
             role: "relay",
             version: env!("CARGO_PKG_VERSION"),
             uptime_seconds: self.started.elapsed().as_secs(),
             counts: self.counters.snapshot(),
             tunnels: tunnels.collect(),
+            certificates: self.certificates.borrow().clone(),
         }
     }
 }
@@ -83,6 +106,10 @@ impl Answer for StatusSource {
     async fn answer(&self, request: Request) -> Result<Value, String> {
         match request {
             Request::Get(Subject::Status) => serde_json::to_value(self.status().await).map_err(|error| error.to_string()),
+            Request::Get(Subject::LinkKeys) => {
+                Err("a relay has keys for links from its files and its connectors: ask the connector".to_owned())
+            }
+            Request::Do(Action::Revoke(_)) => Err("a relay takes no link back: ask the connector".to_owned()),
             Request::Do(Action::Reattach) => Err("a relay does not dial: ask the connector to reattach".to_owned()),
         }
     }

@@ -3,26 +3,33 @@
 //! Flow: carriers and requests come in through bounded queues; after each batch its events go out to the sessions, never waiting for one
 //! of them, and its frames go to the carriers as far as these have room. A session whose queue is full is cut off and counted.
 
+mod certificates;
 mod handle;
+mod mailbox;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use crate::net::carrier::{CarrierInput, Lanes, Writable};
+use crate::net::carrier::{CarrierInput, Lanes, Transport, Writable};
 use crate::net::entropy;
+use crate::proto::tunnel::policy::{PolicyNews, PolicyVerdict};
 use crate::proto::tunnel::{
     self, Admission, CarrierId, CheckId, Fin, Identity, Open, RefusalCode, RelayCommand, RelayEnd, RelayEvent, SessionKey, TunnelStats,
 };
 use crate::session::CloseReason;
 
+use self::mailbox::SendFault;
 use super::counters::Counters;
+use super::policies::{Policies, PushedCounts};
 use super::refusal_log::RefusalLog;
 
-pub use self::handle::{CheckAnswer, SessionEvents, Tunnels};
+use self::certificates::Certificates;
+pub use self::handle::{CheckAnswer, Tunnels};
+pub use self::mailbox::SessionEvents;
 
 /// Requests that may wait for the owner; a session that asks beyond it waits.
 const REQUESTS: usize = 4096;
@@ -36,6 +43,9 @@ const MAX_CHECKS: usize = 256;
 /// Inputs taken in one go.
 const BATCH: usize = 256;
 
+/// Refused claims of one policy that are logged one by one.
+const LOGGED_CLAIMS: usize = 16;
+
 /// How long the last frames may take to leave when the relay stops.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
@@ -48,13 +58,19 @@ pub struct TunnelOwner {
     inputs: mpsc::Receiver<CarrierInput>,
     requests: mpsc::Receiver<Request>,
     writable: Writable,
-    sessions: HashMap<SessionKey, mpsc::Sender<RelayEvent>>,
+    sessions: HashMap<SessionKey, mailbox::Sender>,
     checks: HashMap<CheckId, oneshot::Sender<Verdict>>,
     next_check: u64,
     attached: watch::Sender<Arc<BTreeSet<Identity>>>,
     granted: BTreeSet<Identity>,
+    policies: Arc<Policies>,
     counters: Arc<Counters>,
     refusals: RefusalLog,
+    certificates: Certificates,
+    /// Whose each open carrier is, and what carries it.
+    standing: HashMap<CarrierId, (Identity, Transport)>,
+    /// Why the last carrier of each connector ended.
+    last_ends: BTreeMap<Identity, String>,
 }
 
 impl std::fmt::Debug for TunnelOwner {
@@ -66,17 +82,35 @@ impl std::fmt::Debug for TunnelOwner {
 /// What the rest of the relay asks of the owner.
 #[derive(Debug)]
 enum Request {
-    Open { session: SessionKey, identity: Identity, open: Box<Open>, events: mpsc::Sender<RelayEvent> },
+    Open { session: SessionKey, identity: Identity, open: Box<Open>, events: mailbox::Sender },
     Command(RelayCommand),
     Check { identity: Identity, admission: Box<Admission>, reply: oneshot::Sender<Verdict> },
-    Stats(oneshot::Sender<Vec<(Identity, TunnelStats, bool)>>),
+    Certificates(certificates::Request),
+    Stats(oneshot::Sender<Vec<TunnelState>>),
+}
+
+/// One tunnel as its owner sees it.
+#[derive(Clone, Debug)]
+pub struct TunnelState {
+    /// The connector's name.
+    pub identity: Identity,
+    /// Its counters.
+    pub stats: TunnelStats,
+    /// What carries it now, if anything does.
+    pub transport: Option<Transport>,
+    /// Why its last carrier ended.
+    pub last_end: Option<String>,
+    /// The version of the policy that stands; 0 for none.
+    pub policy_version: u64,
+    /// How much that policy is.
+    pub pushed: PushedCounts,
 }
 
 impl TunnelOwner {
-    /// Makes the owner and the handle to it. Carriers of identities outside `granted` are closed.
+    /// Makes the owner and the handle to it. Carriers of identities that `policies` grant no queue are closed.
     pub fn new(
         settings: tunnel::Settings,
-        granted: BTreeSet<Identity>,
+        policies: Arc<Policies>,
         inputs: mpsc::Receiver<CarrierInput>,
         writable: Writable,
         counters: Arc<Counters>,
@@ -93,9 +127,13 @@ impl TunnelOwner {
             checks: HashMap::new(),
             next_check: 1,
             attached,
-            granted,
+            granted: policies.identities(),
+            policies,
             counters,
             refusals: RefusalLog::new(),
+            certificates: Certificates::default(),
+            standing: HashMap::new(),
+            last_ends: BTreeMap::new(),
         };
         (owner, Tunnels::new(requests_in, attached_out))
     }
@@ -133,10 +171,11 @@ impl TunnelOwner {
 
     fn handle_carrier(&mut self, input: CarrierInput) {
         match input {
-            CarrierInput::Opened { carrier, identity, handle } => {
+            CarrierInput::Opened { carrier, identity, transport, handle } => {
                 if self.granted.contains(&identity) {
-                    tracing::info!(identity = %identity.0, carrier = carrier.0, "carrier opened");
+                    tracing::info!(identity = %identity.0, carrier = carrier.0, transport = transport.as_str(), "carrier opened");
                     self.lanes.insert(carrier, handle);
+                    self.standing.insert(carrier, (identity.clone(), transport));
                     self.end.carrier_opened(carrier, identity, now());
                 } else {
                     tracing::warn!(identity = %identity.0, carrier = carrier.0, reason = "unknown-identity", "carrier refused");
@@ -151,9 +190,10 @@ impl TunnelOwner {
                     }
                 }
             }
-            CarrierInput::Lost { carrier, why } => {
+            CarrierInput::Lost { carrier, cause: _, why } => {
                 if self.lanes.remove(carrier) {
                     tracing::info!(carrier = carrier.0, why, "carrier lost");
+                    self.note_end(carrier, &why);
                     self.end.carrier_lost(carrier, now());
                 }
             }
@@ -177,15 +217,19 @@ impl TunnelOwner {
                 }
                 self.end.handle_command(command, now());
             }
+            Request::Certificates(request) => self.certificates.handle(request, &mut self.end, &self.granted, now()),
             Request::Check { identity, admission, reply } => self.check(identity, admission, reply),
             Request::Stats(reply) => {
-                let stats = self.end.stats();
-                let with_attachment = stats.into_iter().map(|(identity, stats)| {
-                    let is_attached = self.end.is_attached(&identity);
-                    (identity, stats, is_attached)
-                });
+                let state = |(identity, stats)| {
+                    let carrier = self.end.attached_carrier(&identity);
+                    let transport = carrier.and_then(|carrier| self.standing.get(&carrier)).map(|(_, transport)| *transport);
+                    let last_end = self.last_ends.get(&identity).cloned();
+                    let policy_version = self.end.policy_version(&identity);
+                    let pushed = self.policies.of(&identity).map(|pushed| pushed.counts()).unwrap_or_default();
+                    TunnelState { identity, stats, transport, last_end, policy_version, pushed }
+                };
                 // The asker may have given up.
-                let _unheard = reply.send(with_attachment.collect());
+                let _unheard = reply.send(self.end.stats().into_iter().map(state).collect());
             }
         }
     }
@@ -205,6 +249,9 @@ impl TunnelOwner {
     }
 
     fn drain_events(&mut self) {
+        while let Some(news) = self.end.poll_policy() {
+            self.handle_policy(news);
+        }
         while let Some(event) = self.end.poll_event() {
             match &event {
                 RelayEvent::OpenOk { session }
@@ -217,10 +264,40 @@ impl TunnelOwner {
                     self.sessions.remove(&session);
                 }
                 RelayEvent::TunnelUp { .. } | RelayEvent::TunnelDetached { .. } => self.handle_attachment(&event),
+                RelayEvent::GoAway { identity, goaway } => {
+                    tracing::info!(identity = %identity.0, ?goaway, "the connector is about to go");
+                }
                 RelayEvent::Verdict { .. } => self.answer_check(event),
                 RelayEvent::CloseCarrier { carrier, why } => self.close_carrier(*carrier, why),
             }
         }
+        self.certificates.pass(&mut self.end);
+    }
+
+    fn handle_policy(&mut self, news: PolicyNews) {
+        match news {
+            PolicyNews::Whole { identity, version, policy } => {
+                let verdict = self.policies.apply(&identity, *policy);
+                match &verdict {
+                    PolicyVerdict::Taken { refused } => {
+                        tracing::info!(identity = %identity.0, version, refused_claims = refused.len(), "policy taken");
+                        for claim in refused.iter().take(LOGGED_CLAIMS) {
+                            let granted_to = self.policies.owner_of(claim).map_or("nobody", |owner| owner.0.as_str());
+                            tracing::warn!(identity = %identity.0, %claim, granted_to, reason = "queue-not-granted", "a claimed queue is refused");
+                        }
+                        refused.iter().for_each(|_| self.counters.count("queue-not-granted"));
+                    }
+                    PolicyVerdict::Refused { why } => self.policy_refused(&identity, why),
+                }
+                self.end.judge_policy(&identity, version, &verdict, now());
+            }
+            PolicyNews::Dropped { identity, why } => self.policy_refused(&identity, why),
+        }
+    }
+
+    fn policy_refused(&self, identity: &Identity, reason: &'static str) {
+        self.counters.count(reason);
+        tracing::warn!(identity = %identity.0, reason, "a policy is refused");
     }
 
     /// Never waits: a session that does not take its events is cut off, its neighbours notice nothing.
@@ -228,13 +305,13 @@ impl TunnelOwner {
         let Some(events) = self.sessions.get(&session) else { return };
         match events.try_send(event) {
             Ok(()) => {}
-            Err(mpsc::error::TrySendError::Full(_)) => {
+            Err(SendFault::Full) => {
                 self.counters.count("session-overflow");
                 self.sessions.remove(&session);
                 let fin = Fin { reason: CloseReason::Fault, text: String::new() };
                 self.end.handle_command(RelayCommand::Finish { session, fin }, now());
             }
-            Err(mpsc::error::TrySendError::Closed(_)) => {
+            Err(SendFault::Gone) => {
                 self.sessions.remove(&session);
             }
         }
@@ -264,10 +341,16 @@ impl TunnelOwner {
 
     fn close_carrier(&mut self, carrier: CarrierId, why: &str) {
         tracing::info!(carrier = carrier.0, why, "carrier closed");
+        self.note_end(carrier, why);
         // A REFUSED or ERROR for the peer may still be waiting.
         self.lanes.fill(&mut self.end, now());
         self.lanes.close(carrier, now());
         self.end.carrier_lost(carrier, now());
+    }
+
+    fn note_end(&mut self, carrier: CarrierId, why: &str) {
+        let Some((identity, transport)) = self.standing.remove(&carrier) else { return };
+        self.last_ends.insert(identity, format!("{}: {why}", transport.as_str()));
     }
 
     async fn leave(&mut self) {

@@ -13,8 +13,10 @@ mod stream;
 mod tests;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::fingerprint::Denial;
 use crate::im::{Author, Availability, ImEvent, MAX_EVENT_BYTES, Message};
 use crate::proto::tunnel::{Fin, Payload, Proof, RelayCommand, RelayEvent, SessionKey, event};
 use crate::proto::xmpp::im::{MessageFault, availability_of, events_of, stanza_of};
@@ -75,6 +77,8 @@ pub struct ClientSettings {
     pub queue: Contact,
     /// Whether the customer came without a link.
     pub is_anonymous: bool,
+    /// Software that is not let in.
+    pub denied: Arc<[Denial]>,
     /// Silence limits.
     pub idle: Idle,
     /// Yields unguessable ids.
@@ -98,6 +102,7 @@ pub struct Client {
     desk: String,
     answers: Answers,
     software: Option<SoftwareQuery>,
+    denied: Arc<[Denial]>,
     inward: Inward,
     outward: Outward,
     availability: Option<Availability>,
@@ -138,7 +143,7 @@ enum Phase {
 impl Client {
     /// Begins right after the bind result was put into the output.
     pub fn new(settings: ClientSettings, now: Instant) -> Self {
-        let ClientSettings { session, domain, client, queue, is_anonymous, idle, entropy } = settings;
+        let ClientSettings { session, domain, client, queue, is_anonymous, denied, idle, entropy } = settings;
         let desk = format!("{}/{RESOURCE}", queue.jid);
         let id_prefix = hex(&entropy()[..6]);
         Self {
@@ -147,6 +152,7 @@ impl Client {
             desk,
             answers: Answers::default(),
             software: None,
+            denied,
             inward: Inward::default(),
             outward: Outward::default(),
             availability: None,
@@ -239,6 +245,7 @@ impl Client {
             | RelayEvent::OwnHandled { .. }
             | RelayEvent::TunnelUp { .. }
             | RelayEvent::TunnelDetached { .. }
+            | RelayEvent::GoAway { .. }
             | RelayEvent::Verdict { .. }
             | RelayEvent::CloseCarrier { .. } => {}
         }
@@ -332,7 +339,12 @@ impl Client {
 
     /// What to ask of the tunnel.
     pub fn poll_command(&mut self) -> Option<RelayCommand> {
-        self.commands.pop_front()
+        let command = self.commands.pop_front();
+        if self.commands.is_empty() {
+            // Silent streams keep no room for what they may say.
+            self.commands = VecDeque::new();
+        }
+        command
     }
 
     /// Why the stream is over, once it is: write what is left and close.
@@ -566,6 +578,9 @@ impl Client {
         let Some(software) = self.software.as_mut().and_then(SoftwareQuery::poll_result) else { return };
         if self.phase != Phase::Live {
             return;
+        }
+        if let Some(denial) = Arc::clone(&self.denied).iter().find(|denial| denial.refuses(&software)) {
+            return self.end_with_error("policy-violation", denial.sentence(), "client-denied");
         }
         let (payload, bytes) = payload_of(&ImEvent::Software(software));
         let sm_in = self.inward.bare_event_sent(bytes);

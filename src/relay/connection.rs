@@ -11,7 +11,7 @@ use crate::net::entropy;
 use crate::net::negotiate::{Judge, Terms, negotiate, resource_of};
 use crate::net::shutdown::Stop;
 use crate::net::stream::Stream;
-use crate::proto::tunnel::{Open, OpenKind, Payload, RelayCommand, RelayEvent};
+use crate::proto::tunnel::{Identity, Open, OpenKind, Payload, RelayCommand, RelayEvent};
 use crate::proto::xmpp::negotiation::Login;
 use crate::proto::xmpp::reader::{ReadEvent, Reader};
 use crate::proto::xmpp::sasl::{SaslFailure, ScramKeys};
@@ -52,7 +52,8 @@ struct Live {
     client: Client,
     tunnels: Tunnels,
     events: SessionEvents,
-    admitted: Admitted,
+    /// The connector that serves the queue.
+    identity: Identity,
     /// Events sent into the tunnel, which numbers them from 1.
     sent: u64,
 }
@@ -60,7 +61,7 @@ struct Live {
 /// Serves one connection to its end.
 pub(super) async fn serve(shared: Arc<Shared>, tunnels: Tunnels, socket: TcpStream, peer: SocketAddr, places: Places, stop: Stop) {
     let Places { connection, before_login } = places;
-    let live = match Box::pin(arrive(&shared, &tunnels, socket, peer, stop.clone())).await {
+    let mut live = match Box::pin(arrive(&shared, &tunnels, socket, peer, stop.clone())).await {
         Ok(live) => live,
         Err(reason) => {
             shared.counters.count(reason);
@@ -70,8 +71,8 @@ pub(super) async fn serve(shared: Arc<Shared>, tunnels: Tunnels, socket: TcpStre
     };
     drop(before_login);
     let session = shared.counters.session();
-    tracing::info!(queue = live.admitted.contact.jid, "session begins");
     let reason = live.run(&shared, stop).await;
+    Box::pin(live.stream.close()).await;
     shared.counters.count(reason);
     tracing::info!(reason, "session ends");
     drop(session);
@@ -79,16 +80,17 @@ pub(super) async fn serve(shared: Arc<Shared>, tunnels: Tunnels, socket: TcpStre
 }
 
 /// Everything before the session.
-async fn arrive(shared: &Shared, tunnels: &Tunnels, socket: TcpStream, peer: SocketAddr, stop: Stop) -> Result<Live, &'static str> {
+async fn arrive(shared: &Shared, tunnels: &Tunnels, socket: TcpStream, peer: SocketAddr, stop: Stop) -> Result<Box<Live>, &'static str> {
     let local = socket.local_addr().map_err(|_| "transport")?;
     let mut judge = CustomerJudge { shared, tunnels, peer, admitted: None, is_anonymous: false, jid: String::new() };
     let arrived = negotiate(Stream::Plain(socket), &shared.terms, &mut judge, stop).await?;
     let CustomerJudge { admitted, is_anonymous, jid, .. } = judge;
     // The negotiation never claims success without a login.
-    let admitted = admitted.ok_or("fault")?;
+    let Admitted { admission, identity, contact, denied } = admitted.ok_or("fault")?;
+    tracing::info!(queue = contact.jid, "session begins");
     let open = Open {
         kind: OpenKind::New { open_id: OpenId(entropy::sixteen()), secret: SessionSecret(entropy::sixteen()) },
-        admission: admitted.admission.clone(),
+        admission: admission.clone(),
         client_addr: peer,
         local_addr: local,
         protocol: "xmpp".to_owned(),
@@ -96,18 +98,20 @@ async fn arrive(shared: &Shared, tunnels: &Tunnels, socket: TcpStream, peer: Soc
         software: ClientSoftware::unknown(),
         resumable: false,
     };
-    let (session, events) = tunnels.open(admitted.identity.clone(), Box::new(open)).await;
+    let (session, events) = tunnels.open(identity.clone(), Box::new(open)).await;
     let settings = ClientSettings {
         session,
-        domain: admitted.admission.domain.clone(),
+        domain: admission.domain,
         client: jid,
-        queue: admitted.contact.clone(),
+        queue: contact,
         is_anonymous,
+        denied,
         idle: shared.limits.idle,
         entropy: entropy::sixteen,
     };
     let client = Client::new(settings, now());
-    Ok(Live { stream: arrived.stream, reader: arrived.reader, client, tunnels: tunnels.clone(), events, admitted, sent: 0 })
+    let (stream, reader, tunnels) = (arrived.stream, arrived.reader, tunnels.clone());
+    Ok(Box::new(Live { stream, reader, client, tunnels, events, identity, sent: 0 }))
 }
 
 /// The door, as the negotiation asks it, for one customer.
@@ -153,17 +157,16 @@ impl Judge for CustomerJudge<'_> {
 }
 
 impl Live {
-    async fn run(mut self, shared: &Shared, mut stop: Stop) -> &'static str {
+    async fn run(&mut self, shared: &Shared, mut stop: Stop) -> &'static str {
         let timer = tokio::time::sleep_until(Instant::now());
         tokio::pin!(timer);
         // A channel that has ended is always ready: asked again, it would spin through the whole farewell.
         let mut is_cut_off = false;
-        self.client.handle_attachment(self.tunnels.attachment(&self.admitted.identity), now());
+        self.client.handle_attachment(self.tunnels.attachment(&self.identity), now());
         loop {
             self.read_stanzas();
             self.flush(shared).await;
             if let Some(reason) = self.client.poll_over() {
-                self.stream.close().await;
                 return reason;
             }
             arm(timer.as_mut(), self.client.poll_timeout());
@@ -181,7 +184,7 @@ impl Live {
                     }
                 },
                 () = self.tunnels.attachment_changed() => {
-                    self.client.handle_attachment(self.tunnels.attachment(&self.admitted.identity), now());
+                    self.client.handle_attachment(self.tunnels.attachment(&self.identity), now());
                 }
                 () = timer.as_mut() => self.client.handle_timeout(now()),
                 () = stop.requested() => self.client.handle_shutdown(),
@@ -207,7 +210,7 @@ impl Live {
         let now = now();
         let mut next = Some(first);
         for _ in 0..BATCH {
-            let Some(event) = next.take().or_else(|| self.events.try_recv().ok()) else { return };
+            let Some(event) = next.take().or_else(|| self.events.try_recv()) else { return };
             if let RelayEvent::Data { number, payload: Payload::Event(_) | Payload::Ephemeral(_), .. } = &event {
                 tracing::trace!(target: HOP, "relay: event {number} goes to the customer's client");
             }

@@ -1,13 +1,17 @@
 //! The door: who may come in, on which terms, and the sentence for who may not.
 //!
-//! Order: the link (or the public queue), then the queue, then the connector's word through CHECK. Nothing is counted as a use here:
-//! the connector does that at OPEN.
+//! Order: the link (or the public queue), then the queue, then revocations, then the connector's word through CHECK. Nothing is
+//! counted as a use here: the connector does that at OPEN.
+//!
+//! A link is good with a key of the relay's own files, for every queue; or with one that a connector pushed, for the queues that the
+//! files grant to that connector. Without either the door is closed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::link::LinkRefusal;
+use crate::fingerprint::Denial;
+use crate::link::{LinkRefusal, LinkTerms};
 use crate::proto::tunnel::{Admission, Assertion, Identity, RefusalCode};
 use crate::proto::xmpp::negotiation::{Login, Mechanism};
 use crate::proto::xmpp::sasl::{SaslCondition, SaslFailure};
@@ -15,6 +19,7 @@ use crate::proto::xmpp::server::Contact;
 
 use super::attach::{CheckAnswer, Tunnels};
 use super::client::Attachment;
+use super::policies::Policies;
 use super::settings::{ServedDomain, ServedQueue, VerifyLink};
 
 /// The group of the queue on a customer's roster.
@@ -23,7 +28,9 @@ const ROSTER_GROUP: &str = "Support";
 /// Judges logins.
 pub struct Door {
     domains: BTreeMap<String, ServedDomain>,
-    verify_link: Arc<VerifyLink>,
+    /// With the keys of the relay's own files, where it has any.
+    verify_link: Option<Arc<VerifyLink>>,
+    policies: Arc<Policies>,
     check_within: Duration,
 }
 
@@ -42,6 +49,8 @@ pub struct Admitted {
     pub identity: Identity,
     /// The queue as his roster shows it.
     pub contact: Contact,
+    /// Software that his queue does not take.
+    pub denied: Arc<[Denial]>,
 }
 
 /// A customer who may not.
@@ -55,9 +64,9 @@ pub struct Refusal {
 
 impl Door {
     /// A door for these domains.
-    pub fn new(domains: Vec<ServedDomain>, verify_link: Arc<VerifyLink>, check_within: Duration) -> Self {
+    pub fn new(domains: Vec<ServedDomain>, verify_link: Option<Arc<VerifyLink>>, policies: Arc<Policies>, check_within: Duration) -> Self {
         let domains = domains.into_iter().map(|domain| (domain.name.clone(), domain)).collect();
-        Self { domains, verify_link, check_within }
+        Self { domains, verify_link, policies, check_within }
     }
 
     /// Judges a login at `unix_seconds`.
@@ -82,26 +91,60 @@ impl Door {
         self.domains.values().map(|domain| (domain.name.clone(), offer(domain))).collect()
     }
 
-    /// The connectors that serve any queue here.
-    pub fn identities(&self) -> BTreeSet<Identity> {
-        self.domains.values().flat_map(|domain| domain.queues.iter().map(|queue| queue.identity.clone())).collect()
-    }
-
     /// What the relay can tell without asking.
     fn terms(&self, login: Login, unix_seconds: u64) -> Result<Admitted, Refusal> {
         match login {
             Login::Plain { domain, user: _, password } => {
                 let served = self.domain(&domain)?;
-                let link = (self.verify_link)(&password, &domain, unix_seconds).map_err(bad_link)?;
+                let link = self.verified(served, &password, unix_seconds)?;
                 let queue = find(served, &link.queue)?;
-                Ok(admitted(served, queue, Assertion::Link { token: password, kid: link.kid }))
+                let pushed = self.policies.of(connector_of(queue));
+                if pushed.is_some_and(|pushed| pushed.is_revoked(&link)) {
+                    return Err(bad_link(LinkRefusal::Revoked));
+                }
+                Ok(self.admitted(served, queue, Assertion::Link { token: password, kid: link.kid }))
             }
             Login::Anonymous { domain } => {
                 let served = self.domain(&domain)?;
                 let id = served.public_queue.as_deref().ok_or_else(|| not_authorized("no-public-queue", "A link is needed here."))?;
                 let queue = find(served, id)?;
-                Ok(admitted(served, queue, Assertion::Anonymous))
+                if self.verify_link.is_none() && self.policies.of(connector_of(queue)).is_none() {
+                    return Err(closed());
+                }
+                Ok(self.admitted(served, queue, Assertion::Anonymous))
             }
+        }
+    }
+
+    /// The terms of a link that a key vouches for which may speak for its queue.
+    fn verified(&self, served: &ServedDomain, token: &str, unix_seconds: u64) -> Result<LinkTerms, Refusal> {
+        let own = self.verify_link.as_ref().map(|verify| verify(token, &served.name, unix_seconds));
+        let own_refusal = match own {
+            Some(Ok(link)) => return Ok(link),
+            Some(Err(refusal)) => Some(refusal),
+            None => None,
+        };
+        match self.policies.verify(token, &served.name, unix_seconds) {
+            Ok((identity, link)) if self.policies.serves(&identity, &served.name, &link.queue) => Ok(link),
+            Ok((identity, _)) => {
+                tracing::warn!(identity = %identity.0, reason = "link-foreign-queue", "a pushed key vouches for another connector's queue");
+                Err(Refusal { reason: "link-foreign-queue", ..bad_link(LinkRefusal::Queue) })
+            }
+            // Whoever's key it is may not have come yet: an honest customer is not turned away for good.
+            Err(LinkRefusal::UnknownKey) if own_refusal.is_none() && !self.policies.is_complete() => Err(closed()),
+            Err(LinkRefusal::UnknownKey) => Err(bad_link(own_refusal.unwrap_or(LinkRefusal::UnknownKey))),
+            Err(refusal) => Err(bad_link(refusal)),
+        }
+    }
+
+    fn admitted(&self, domain: &ServedDomain, queue: &ServedQueue, assertion: Assertion) -> Admitted {
+        let identity = connector_of(queue).clone();
+        let denied = self.policies.of(&identity).map_or_else(|| Arc::from([]), |pushed| pushed.denied());
+        Admitted {
+            admission: Admission { domain: domain.name.clone(), queue: queue.id.clone(), assertion },
+            identity,
+            contact: Contact { jid: format!("{}@{}", queue.id, domain.name), name: queue.name.clone(), group: ROSTER_GROUP.to_owned() },
+            denied,
         }
     }
 
@@ -115,12 +158,10 @@ fn find<'a>(domain: &'a ServedDomain, id: &str) -> Result<&'a ServedQueue, Refus
     found.ok_or_else(|| bad_link(LinkRefusal::Queue))
 }
 
-fn admitted(domain: &ServedDomain, queue: &ServedQueue, assertion: Assertion) -> Admitted {
-    Admitted {
-        admission: Admission { domain: domain.name.clone(), queue: queue.id.clone(), assertion },
-        identity: queue.identity.clone(),
-        contact: Contact { jid: format!("{}@{}", queue.id, domain.name), name: queue.name.clone(), group: ROSTER_GROUP.to_owned() },
-    }
+/// The connector that a session of this queue goes to: the one it is granted to. Where connectors share a queue, the choice of the
+/// least loaded belongs here.
+fn connector_of(queue: &ServedQueue) -> &Identity {
+    &queue.identity
 }
 
 fn bad_link(refusal: LinkRefusal) -> Refusal {
@@ -134,7 +175,8 @@ fn bad_link(refusal: LinkRefusal) -> Refusal {
         | LinkRefusal::Issuer
         | LinkRefusal::Audience
         | LinkRefusal::NotYetValid
-        | LinkRefusal::Queue => SaslCondition::NotAuthorized,
+        | LinkRefusal::Queue
+        | LinkRefusal::Revoked => SaslCondition::NotAuthorized,
     };
     Refusal { reason: refusal.code(), failure: SaslFailure { condition, text: refusal.sentence().to_owned() } }
 }
@@ -145,6 +187,11 @@ fn not_authorized(reason: &'static str, text: &str) -> Refusal {
 
 fn no_tunnel(reason: &'static str) -> Refusal {
     temporary(reason, "The company cannot be reached at the moment. Please try again soon.")
+}
+
+/// Neither keys of its own nor a connector's policy: nobody's claim can be judged.
+fn closed() -> Refusal {
+    no_tunnel("door-closed")
 }
 
 fn temporary(reason: &'static str, text: &str) -> Refusal {

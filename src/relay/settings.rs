@@ -8,18 +8,25 @@ use tokio::sync::mpsc;
 
 use crate::link::{LinkRefusal, LinkTerms};
 use crate::net::carrier::{CarrierInput, Carriers, Writable};
+use crate::net::certificates::reload::Shown;
+use crate::net::link_keys::LinkKeyFiles;
 use crate::net::listener::Listener;
 use crate::net::tls::Acceptor;
 use crate::proto::tunnel::{self, Identity};
 
+use super::certificates::Keeper;
 use super::client::Idle;
 
 /// Everything a relay runs on.
 pub struct RelaySettings {
     /// The served domains.
     pub domains: Vec<ServedDomain>,
-    /// Judges a signed link.
-    pub verify_link: Arc<VerifyLink>,
+    /// Judges a signed link with the relay's own keys; `None` where it has none and only connectors push some.
+    pub verify_link: Option<Arc<VerifyLink>>,
+    /// The files of these keys, to be read again.
+    pub link_files: Option<Arc<LinkKeyFiles>>,
+    /// How far the clocks of a link's issuer and this host may differ.
+    pub leeway: Duration,
     /// TLS towards customers.
     pub tls: Arc<Acceptor>,
     /// Listening sockets for customers, inherited or bound.
@@ -38,6 +45,12 @@ pub struct RelaySettings {
     pub limits: Limits,
     /// The tunnel's times.
     pub tunnel: tunnel::Settings,
+    /// What renews the tunnel's certificate.
+    pub certificates: Option<Keeper>,
+    /// The certificates whose files are watched.
+    pub shown: Vec<Shown>,
+    /// How often those files are looked at.
+    pub look_every: Duration,
 }
 
 impl std::fmt::Debug for RelaySettings {

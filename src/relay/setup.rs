@@ -2,44 +2,61 @@
 //!
 //! All sockets of the relay's life are opened here.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 
 use crate::admin::socket;
+use crate::config::proxy::Accepted;
 use crate::config::relay::{Domain, RelayConfig};
 use crate::net::carrier::Carriers;
-use crate::net::certificates::{load, load_authorities};
+use crate::net::certificates::reload::{LOOK_EVERY, Shown, take_up_revocations};
+use crate::net::certificates::{Live, finish_pair, load, load_authorities};
 use crate::net::inherited::{Inherited, Origin};
-use crate::net::link_keys::LinkKeys;
+use crate::net::link_keys::LinkKeyFiles;
 use crate::net::listener::Listener;
 use crate::net::quic;
 use crate::net::tls::Acceptor;
 use crate::proto::tunnel::{self, Identity};
 
+use super::certificates::Keeper;
 use super::client::Idle;
 use super::settings::{Limits, RelaySettings, ServedDomain, ServedQueue, VerifyLink};
+
+/// Ports tried where any will do and one is wanted that is free for UDP and TCP.
+const PORT_TRIES: usize = 16;
 
 /// Everything that `config` asks for, on `inherited` sockets where there are such.
 ///
 /// # Errors
 /// A file cannot be used, or a socket cannot be bound.
 pub fn settings_of(config: &RelayConfig, inherited: &mut Inherited) -> anyhow::Result<RelaySettings> {
+    drop(finish_pair(&config.tunnel_tls.certificate, &config.tunnel_tls.key));
     let tls = load(&config.tls.certificate, &config.tls.key).context("the customers' certificate")?;
     warn_all(&tls.warnings);
     let tunnel_tls = load(&config.tunnel_tls.certificate, &config.tunnel_tls.key).context("the tunnel's certificate")?;
     warn_all(&tunnel_tls.warnings);
     let authorities = load_authorities(&config.tunnel_tls.ca).context("the tunnel's CA")?;
-    let credentials = quic::Credentials { chain: tunnel_tls.chain, key: tunnel_tls.key, authorities };
+    let credentials = Live::new(&quic::Credentials { chain: tunnel_tls.chain, key: tunnel_tls.key, authorities })?;
+    warn_all(take_up_revocations(&credentials, &config.tunnel_tls).err().as_slice());
+    let tls = Arc::new(Acceptor::new(tls.chain, tls.key).context("the customers' certificate")?);
     let clients = client_sockets(config, inherited)?;
     let (mut acceptor, carriers) = Carriers::new();
+    acceptor.trust(credentials.clone());
     let tunnel_address = accept_carriers(config, inherited, &credentials, &mut acceptor)?;
+    let leeway = config.link.leeway;
+    let link_files = match config.issuers.as_slice() {
+        [] => None,
+        issuers => Some(Arc::new(LinkKeyFiles::open(issuers)?)),
+    };
     Ok(RelaySettings {
         domains: config.domains.iter().map(served).collect(),
-        verify_link: verifier(config)?,
-        tls: Arc::new(Acceptor::new(tls.chain, tls.key).context("the customers' certificate")?),
+        verify_link: link_files.as_ref().map(|files| verifier(files, leeway)),
+        link_files,
+        leeway,
+        tls: Arc::clone(&tls),
         clients,
         admin: Some(socket::open(&config.listen.admin, inherited)?),
         writable: acceptor.writable(),
@@ -48,6 +65,9 @@ pub fn settings_of(config: &RelayConfig, inherited: &mut Inherited) -> anyhow::R
         tunnel_address: Some(tunnel_address),
         limits: limits_of(config),
         tunnel: tunnel::Settings { node: "relay".to_owned(), ..tunnel::Settings::default() },
+        certificates: Some(Keeper { live: credentials.clone(), files: config.tunnel_tls.clone() }),
+        shown: vec![Shown::Tunnel(credentials, config.tunnel_tls.clone()), Shown::People("customers", tls, config.tls.clone())],
+        look_every: LOOK_EVERY,
     })
 }
 
@@ -71,35 +91,74 @@ fn client_sockets(config: &RelayConfig, inherited: &mut Inherited) -> anyhow::Re
 fn accept_carriers(
     config: &RelayConfig,
     inherited: &mut Inherited,
-    credentials: &quic::Credentials,
+    credentials: &Live,
     acceptor: &mut Carriers,
 ) -> anyhow::Result<SocketAddr> {
-    let (socket, origin) = match inherited.udp("tunnel-quic")?.pop() {
-        Some(socket) => (socket, Origin::Inherited),
-        None => {
-            let addr = config.listen.tunnel;
-            (quic::bind(addr).with_context(|| format!("cannot listen for tunnels on {addr}"))?, Origin::Bound)
-        }
-    };
-    let endpoint = quic::server(socket, origin, credentials)?;
-    let addr = endpoint.local_addr().context("the tunnel's socket")?;
-    acceptor.accept(endpoint);
-    Ok(addr)
+    let sockets = tunnel_sockets(config, inherited)?;
+    let mut address = None;
+    for (socket, origin) in sockets.udp {
+        let endpoint = quic::server(socket, origin, credentials)?;
+        address = address.or(Some(endpoint.local_addr().context("the tunnel's UDP socket")?));
+        acceptor.accept(endpoint);
+    }
+    for listener in sockets.tcp {
+        address = address.or(Some(listener.local_addr().context("the tunnel's TCP socket")?));
+        acceptor.accept_tls(listener, credentials)?;
+    }
+    address.context("no socket for tunnels was handed over: `tunnel-quic` for UDP, `tunnel` for TCP")
 }
 
-fn verifier(config: &RelayConfig) -> anyhow::Result<Arc<VerifyLink>> {
-    let mut keys = LinkKeys::default();
-    for issuer in &config.issuers {
-        keys.add_file(issuer)?;
+/// Where connectors knock.
+struct TunnelSockets {
+    udp: Vec<(UdpSocket, Origin)>,
+    tcp: Vec<Listener>,
+}
+
+/// Inherited sockets where there are such, and no others beside them; else both at one address and port.
+fn tunnel_sockets(config: &RelayConfig, inherited: &mut Inherited) -> anyhow::Result<TunnelSockets> {
+    let (udp, tcp) = (inherited.udp("tunnel-quic")?, inherited.tcp("tunnel")?);
+    if !udp.is_empty() || !tcp.is_empty() {
+        let take = |socket| Listener::from_std(socket).context("the tunnel's inherited TCP socket");
+        let udp = udp.into_iter().map(|socket| (socket, Origin::Inherited)).collect();
+        return Ok(TunnelSockets { udp, tcp: tcp.into_iter().map(take).collect::<anyhow::Result<_>>()? });
     }
-    let leeway = config.link.leeway;
-    Ok(Arc::new(move |token: &str, domain: &str, now: u64| keys.verify_link(token, now, domain, leeway)))
+    let (wanted, accepted) = (config.listen.tunnel, &config.listen.tunnel_transports);
+    let mut last = None;
+    for _ in 0..PORT_TRIES {
+        match bind_tunnel(wanted, accepted) {
+            Ok(sockets) => return Ok(sockets),
+            Err(error) => last = Some(error),
+        }
+        if wanted.port() != 0 {
+            break;
+        }
+    }
+    Err(last.unwrap_or_else(|| std::io::ErrorKind::AddrInUse.into())).with_context(|| format!("cannot listen for tunnels on {wanted}"))
+}
+
+fn bind_tunnel(wanted: SocketAddr, accepted: &[Accepted]) -> std::io::Result<TunnelSockets> {
+    let mut sockets = TunnelSockets { udp: Vec::new(), tcp: Vec::new() };
+    let mut address = wanted;
+    if accepted.contains(&Accepted::Quic) {
+        let socket = quic::bind(address)?;
+        address = socket.local_addr()?;
+        sockets.udp.push((socket, Origin::Bound));
+    }
+    if accepted.contains(&Accepted::Tls) {
+        sockets.tcp.push(Listener::bind(address)?);
+    }
+    Ok(sockets)
+}
+
+fn verifier(files: &Arc<LinkKeyFiles>, leeway: Duration) -> Arc<VerifyLink> {
+    let files = Arc::clone(files);
+    Arc::new(move |token: &str, domain: &str, now: u64| files.keys().verify_link(token, now, domain, leeway))
 }
 
 fn served(domain: &Domain) -> ServedDomain {
     let queues = domain.queues.iter().map(|queue| ServedQueue {
         id: queue.id.clone(),
-        name: queue.id.clone(),
+        name: queue.name.clone(),
         identity: Identity(queue.connector.clone()),
     });
     ServedDomain { name: domain.name.clone(), public_queue: domain.public_queue.clone(), queues: queues.collect() }

@@ -1,7 +1,7 @@
 //! The embedded store: one SQLite file, one writer thread, group commit.
 //!
 //! ```text
-//! submit(ops, effects) ─▶ bounded queue ─▶ writer thread: take what waits (≤ 256) ─▶ one transaction, COMMIT ─▶ released
+//! submit(ops, effects) ─▶ bounded queue ─▶ writer thread: take what waits ─▶ one transaction, COMMIT ─▶ release(effects)
 //! ```
 //! There is no timer: whenever the writer is free it takes all that waits. A submission without ops keeps its place in the
 //! order and costs no commit. A commit that fails (disk full, I/O) is tried again each second; meanwhile its effects and all
@@ -10,6 +10,7 @@
 //! A lock file beside the database keeps a second process out. Not here: erasure and retention.
 
 mod load;
+mod marks;
 mod operation;
 mod row;
 mod schema;
@@ -33,8 +34,8 @@ use crate::store::{Op, Snapshot, Transcript};
 
 use self::writer::{Command, Submission, Writer};
 
-/// Submissions that may wait before [`Store::submit`] holds its caller back: four transactions' worth.
-const QUEUE_DEPTH: usize = 1024;
+/// Submissions that may wait before [`Store::submit`] holds its caller back, each of as much as its caller joins.
+const QUEUE_DEPTH: usize = 32;
 
 /// A handle to the store. Ends its writer when dropped; [`Store::close`] also waits for what was submitted.
 pub struct Store<E> {
@@ -45,9 +46,10 @@ pub struct Store<E> {
 impl<E: Send + 'static> Store<E> {
     /// Opens the store at `path`, making it where there is none, and reads what a start goes on with. Blocks on the disk.
     ///
-    /// The effects of committed submissions arrive at `released`, in the order of submission, several submissions' together
-    /// where they were committed together. Whoever receives them must not wait on [`Store::submit`] meanwhile.
-    pub fn open(path: &Path, released: mpsc::Sender<Vec<E>>) -> Result<(Self, Snapshot), StoreError> {
+    /// The effects of committed submissions go to `release`, in the order of submission, several submissions' together where they
+    /// were committed together. It is called on the writer's thread: the next commit waits for it, and it must not itself wait for
+    /// [`Store::submit`].
+    pub fn open(path: &Path, release: impl FnMut(Vec<E>) + Send + 'static) -> Result<(Self, Snapshot), StoreError> {
         let lock = lock(path)?;
         // SQLite would make the file by the process's umask; its WAL takes over the mode found here.
         let made = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
@@ -57,7 +59,7 @@ impl<E: Send + 'static> Store<E> {
         let snapshot = load::snapshot(&connection)?;
         let (commands, queue) = mpsc::channel(QUEUE_DEPTH);
         let (end, ended) = oneshot::channel();
-        let writer = Writer::new(connection, queue, released, lock);
+        let writer = Writer::new(connection, queue, release, lock);
         let run = move || drop(end.send(writer.run()));
         thread::Builder::new().name("store".into()).spawn(run).map_err(StoreError::Thread)?;
         Ok((Self { commands, ended }, snapshot))
@@ -76,7 +78,7 @@ impl<E: Send + 'static> Store<E> {
         answer.await.map_err(|_| StoreError::Ended)?
     }
 
-    /// Commits and releases all that was submitted, then ends the writer. Its receiver must go on receiving meanwhile.
+    /// Commits and releases all that was submitted, then ends the writer. Whatever `release` waits for must go on meanwhile.
     pub async fn close(self) -> Result<(), StoreError> {
         drop(self.commands);
         self.ended.await.map_err(|_| StoreError::Ended)?

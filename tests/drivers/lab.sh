@@ -7,7 +7,7 @@
 #                               │
 #                           lan 10.10.0.10   (a route to the DMZ, no default route)
 #
-# Allowed: internet -> dmz at the door (TCP 5222), lan -> dmz at the tunnel (UDP 7443), and the answers to both. All else is
+# Allowed: internet -> dmz at the door (TCP 5222), lan -> dmz at the tunnel (UDP and TCP 7443), and the answers. All else is
 # counted and dropped, at the firewall and once more at the LAN's own input.
 set -eu
 PATH=$PATH:/usr/sbin:/sbin
@@ -25,12 +25,15 @@ hold() {
   done
 }
 
-# join PID FIREWALL-SIDE NETWORK ROUTE: a veth pair, .1 at the firewall and .10 inside.
+# join PID FIREWALL-SIDE NETWORK ROUTE: a veth pair, .1 at the firewall and .10 inside. Packets pass one by one, as on a cable:
+# what the firewall measures is what a narrow path would have to carry.
 join() {
   ip link add "$2" type veth peer name eth0 netns "$1"
+  ip link set "$2" gso_max_segs 1
   ip addr add "$3.1/24" dev "$2"
   ip link set "$2" up
-  nsenter -t "$1" -n sh -eu -c "ip link set lo up; ip addr add $3.10/24 dev eth0; ip link set eth0 up; ip route add $4 via $3.1"
+  nsenter -t "$1" -n sh -eu -c "ip link set lo up; ip link set eth0 gso_max_segs 1; ip addr add $3.10/24 dev eth0
+    ip link set eth0 up; ip route add $4 via $3.1"
 }
 
 hold; internet=$held
@@ -57,8 +60,10 @@ table inet firewall {
     iifname "to-internet" oifname "to-dmz" tcp dport 5222 counter name door accept
     iifname "to-dmz" oifname "to-internet" ct state established accept
     iifname "to-lan" oifname "to-dmz" ip daddr 192.0.2.10 udp dport 7443 ct state new counter name tunnel_opened accept
+    iifname "to-lan" oifname "to-dmz" ip daddr 192.0.2.10 tcp dport 7443 ct state new counter name tunnel_opened accept
     iifname "to-lan" oifname "to-dmz" ct state established counter name tunnel_out accept
     iifname "to-dmz" oifname "to-lan" udp sport 7443 ct state established counter name tunnel_back accept
+    iifname "to-dmz" oifname "to-lan" tcp sport 7443 ct state established counter name tunnel_back accept
     iifname "to-dmz" oifname "to-lan" counter name dmz_to_lan_refused drop
     iifname "to-internet" oifname "to-lan" counter name internet_to_lan_refused drop
     iifname "to-dmz" oifname "to-internet" counter name dmz_to_internet_refused drop

@@ -1,7 +1,9 @@
 """Drives slixmpp as customer (PLAIN with a link, or ANONYMOUS) and as agent (SCRAM). Run with the Python of target/drivers/venv.
 
 XEP-0198 is enabled with resumption, XEP-0092 is answered, a lost connection is made again by itself; certificates are checked
-against `ca_file` and nothing else.
+against `ca_file` and nothing else. What is to be sent while the connection is down waits here: slixmpp itself would write it
+before the stanzas that it repeats after `<resumed/>`, whose order is what `h` counts, and would lose what its loop has not
+written yet.
 """
 
 import asyncio
@@ -9,6 +11,7 @@ import json
 import logging
 import ssl
 import sys
+from xml.etree import ElementTree as ET
 
 import slixmpp
 from slixmpp.xmlstream.handler import Callback
@@ -31,6 +34,10 @@ class Client(slixmpp.ClientXMPP):
         super().__init__(jid or domain, password or "")
         self.address = (host, port)
         self.leaving = False
+        self.up = False
+        self.was_up = False
+        self.outbox = []
+        self.in_hand = []
         self.enable_direct_tls = tls == "direct"
         self.enable_starttls = tls == "starttls"
         self.enable_plaintext = False
@@ -39,13 +46,13 @@ class Client(slixmpp.ClientXMPP):
             self.register_plugin(plugin)
         self.plugin["xep_0092"].software_name = "Slixmpp"
         self.add_event_handler("session_start", self.begun)
-        self.add_event_handler("session_resumed", lambda _: emit("resumed", h=self.plugin["xep_0198"].last_ack))
+        self.add_event_handler("session_resumed", self.resumed)
         self.add_event_handler("message", self.message)
         self.add_event_handler("message_error", self.message_refused)
         self.add_event_handler("presence", self.saw)
         self.add_event_handler("failed_auth", self.refused)
         self.add_event_handler("ssl_invalid_chain", lambda fault: emit("error", text=f"certificate: {fault}"))
-        self.add_event_handler("connection_failed", lambda fault: emit("error", text=f"connection: {fault}"))
+        self.add_event_handler("connection_failed", self.unreachable)
         self.add_event_handler("disconnected", self.lost)
         acked = MatchXPath("{urn:xmpp:sm:3}a")
         self.register_handler(Callback("driver saw <a/>", acked, lambda a: emit("a", h=int(a.xml.get("h")))))
@@ -63,6 +70,33 @@ class Client(slixmpp.ClientXMPP):
         self.send_presence()
         self.get_roster()
         emit("connected", jid=self.boundjid.full)
+        self.flush()
+
+    def resumed(self, _):
+        emit("resumed", h=self.plugin["xep_0198"].last_ack)
+        self.flush()
+
+    def say(self, to, body):
+        self.outbox.append(self.make_message(mto=to, mbody=body, mtype="chat"))
+        if self.up:
+            self.flush()
+
+    def flush(self):
+        self.up = self.was_up = True
+        for stanza in self.in_hand + self.outbox:
+            stanza.send()
+        self.in_hand.clear()
+        self.outbox.clear()
+
+    def send_raw(self, data):
+        """What slixmpp's queue has in hand when the connection goes it forgets, unless it has counted it to be repeated."""
+        if self.transport:
+            super().send_raw(data)
+        elif isinstance(data, str) and data.startswith("<message"):
+            message = slixmpp.Message(stream=self, xml=ET.fromstring(data))
+            counted = {stanza["id"] for _, stanza in self.plugin["xep_0198"].unacked_queue}
+            if message["id"] not in counted:
+                self.in_hand.append(self.make_message(mto=message["to"], mbody=message.xml.findtext("{*}body"), mtype="chat"))
 
     def message(self, message):
         if message["type"] != "error":
@@ -82,12 +116,26 @@ class Client(slixmpp.ClientXMPP):
         emit("auth_failed", condition=failure["condition"], text=failure["text"])
 
     def lost(self, _):
+        self.up = False
+        unwritten = []
+        while not self.waiting_queue.empty():
+            stanza, use_filters = self.waiting_queue.get_nowait()
+            self.waiting_queue.task_done()
+            # Without filters it is a repetition, which slixmpp still keeps.
+            if use_filters and isinstance(stanza, (slixmpp.Message, slixmpp.Presence, slixmpp.Iq)):
+                unwritten.append(stanza)
+        self.outbox = unwritten + self.outbox
         emit("closed")
-        if not self.leaving and not self.disconnect_reason_is_final():
+        if not self.leaving and self.was_up:
             self.loop.call_later(0.3, self.dial)
 
-    def disconnect_reason_is_final(self):
-        return not self.authenticated and not self.sessionstarted
+    def unreachable(self, fault):
+        """A server that was there before is dialled again and again; slixmpp itself would wait longer each time."""
+        if self.leaving or not self.was_up:
+            emit("error", text=f"connection: {fault}")
+            return
+        self.cancel_connection_attempt()
+        self.loop.call_later(0.3, self.dial)
 
 
 async def commands():
@@ -108,7 +156,7 @@ async def run():
             client = Client(**command)
             client.dial()
         elif do == "send":
-            client.send_message(mto=command["to"], mbody=command["body"], mtype="chat")
+            client.say(command["to"], command["body"])
         elif do == "presence":
             client.send_presence(pshow=command["show"])
         elif do == "screen":

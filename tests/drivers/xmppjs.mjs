@@ -7,6 +7,10 @@ import dns from "node:dns";
 import { createRequire } from "node:module";
 import { createInterface } from "node:readline";
 import { pathToFileURL } from "node:url";
+import { webcrypto } from "node:crypto";
+
+// Debian 12's Node has it, but not yet as a global, where xmpp.js looks for it.
+globalThis.crypto ??= webcrypto;
 
 const emit = (event, fields = {}) => process.stdout.write(`${JSON.stringify({ event, ...fields })}\n`);
 

@@ -237,7 +237,7 @@ const WRONG_FILES: [Wrong; 11] = [
     },
     Wrong {
         file: "relay.toml",
-        changes: &[("id = \"support\"\nconnector = \"outgate://example/connector/lan1\"", "id = \"support\"\nconnector = \"lan1\"")],
+        changes: &[("identity = \"outgate://example/connector/lan1\"", "identity = \"lan1\"")],
         faults: &[("\"lan1\"", "write, for example, \"outgate://example/connector/lan1\"")],
     },
     Wrong {

@@ -1,11 +1,12 @@
 //! Processes killed with SIGKILL and carriers cut while bursts run both ways: nothing lost, nothing doubled.
 //!
-//! [`site`] runs a relay and a connector from files, [`client`] is an XMPP client with XEP-0198. Everything that is said is
-//! numbered; what each side was shown and what the store has recorded is compared with what was said.
+//! [`site`] runs a relay and a connector from files, [`client`] is an XMPP client with XEP-0198, [`stock`] has slixmpp as the
+//! agent. Everything that is said is numbered; what each side was shown and what the store has recorded is compared with what was said.
 //! `OUTGATE_CRASH_SEED` repeats a run's moments.
 
-mod client;
+pub(crate) mod client;
 mod site;
+mod stock;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,10 +24,10 @@ const CUTS: usize = 30;
 const MANY: usize = 150;
 
 /// xorshift64*: the same seed gives the same moments.
-struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 impl Dice {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let seed: u64 = match std::env::var("OUTGATE_CRASH_SEED") {
             Ok(seed) => seed.parse().unwrap(),
             Err(_) => std::time::UNIX_EPOCH.elapsed().unwrap().subsec_nanos().into(),
@@ -35,7 +36,7 @@ impl Dice {
         Self(seed | 1 << 40)
     }
 
-    fn between(&mut self, low: u64, high: u64) -> u64 {
+    pub(crate) fn between(&mut self, low: u64, high: u64) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -194,7 +195,9 @@ async fn a_connector_killed_at_random_moments_loses_nothing_and_doubles_nothing(
     talk.assert_nothing_repeated();
     talk.assert_shown_once_and_in_order();
     eprintln!("{} messages of the customer, {} of the agent, {KILLS} kills", talk.said_by_customer, talk.said_by_agent);
+    let said = talk.said_by_customer + talk.said_by_agent;
     talk.end().await;
+    crate::fault_table::tallied(23, said, None, &format!("two processes, {KILLS} kills"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -262,6 +265,37 @@ async fn bursts_arrive_whole() {
     talk.assert_nothing_repeated();
     talk.assert_shown_once_and_in_order();
     talk.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_burst_of_the_agent_beyond_what_is_kept_for_a_customer_arrives_whole() {
+    let mut talk = Talk::begin(Management::Resumption).await;
+    talk.agent_says(2000);
+    talk.settle().await;
+    talk.assert_nothing_repeated();
+    talk.assert_shown_once_and_in_order();
+    talk.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_customer_who_does_not_read_holds_up_the_agents_other_customer_for_seconds_at_most() {
+    let mut talk = Talk::begin(Management::Resumption).await;
+    let other = Client::start("the other customer", talk.site.customer());
+    other.say(QUEUE, "the other".to_owned());
+    let proxy =
+        talk.agent.until("the other customer", |log| log.shown.iter().find(|said| said.body == "the other").map(|said| said.from.clone()));
+    let proxy = proxy.await;
+    talk.customer.leave(Absence::Frozen);
+    talk.agent_says(700);
+    talk.agent.say(&proxy, "agent to the other".to_owned());
+    other.until("its answer", |log| log.shown.iter().any(|said| said.body == "agent to the other").then_some(())).await;
+    talk.agent.until("the refusal", |log| log.faults.iter().any(|fault| fault.contains("is not keeping up")).then_some(())).await;
+    talk.customer.come_back();
+    talk.customer.until("the end of its stream", |log| log.is_over.then_some(())).await;
+    let shown = talk.customer.log().texts("agent ");
+    assert_numbered(&shown, "agent", shown.len());
+    let refused = talk.agent.log().faults.len();
+    assert!(refused > 0 && refused <= 700 - 400, "{refused} of 700 were refused");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

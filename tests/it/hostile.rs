@@ -3,6 +3,7 @@
 //! [`links`] that are wrong in every way, [`garbage`] before and after login, captured peers at the [`tunnel`], and a [`swarm`] of all
 //! of it beside a live conversation ([`talker`]). What was refused is read where an admin reads it: `outgate status --json`.
 
+mod descriptors;
 mod garbage;
 mod links;
 mod site;

@@ -4,7 +4,7 @@
 //! themselves ([`drivers`]); [`demo`] is the stack under test, on which every pair of clients talks ([`matrix`]).
 
 mod demo;
-mod driver;
+pub(crate) mod driver;
 mod drivers;
 pub(crate) mod matrix;
 mod needs;

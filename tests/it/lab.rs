@@ -2,9 +2,10 @@
 //!
 //! [`network`] builds the three networks and cuts them; [`walls`] proves with plain sockets that they are what they claim
 //! to be; [`site`] sets up a relay and a connector from the shipped configuration
-//! as an admin would, and [`outgate`] holds conversations between them through the cuts.
+//! as an admin would, [`outgate`] holds conversations between them through the cuts, and [`unprivileged`] lets one be held without root.
 
 mod network;
 mod outgate;
 mod site;
+mod unprivileged;
 mod walls;

@@ -254,7 +254,9 @@ impl Rig {
                 public_queue: Some("hello".to_owned()),
                 queues: vec![queue("billing"), queue("hello")],
             }],
-            verify_link: Arc::new(verify),
+            verify_link: Some(Arc::new(verify)),
+            link_files: None,
+            leeway: Duration::ZERO,
             tls,
             clients: vec![Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap()],
             admin: Some(tokio::net::UnixListener::bind(folder.path().join("admin.sock")).unwrap()),
@@ -264,6 +266,9 @@ impl Rig {
             tunnel_address: None,
             limits,
             tunnel: tunnel::Settings::default(),
+            certificates: None,
+            shown: Vec::new(),
+            look_every: Duration::from_secs(30),
         };
         Self { relay: Relay::start(settings).unwrap(), connector, roots, folder }
     }

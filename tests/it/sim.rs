@@ -3,40 +3,30 @@
 //!
 //! `OUTGATE_SIM_SEED=n` replays one schedule, `OUTGATE_SIM_SCHEDULES=n` sets how many are run.
 
-mod carrier;
-mod customer;
-mod desk;
-mod rng;
+mod faults;
+mod limits;
+mod model;
+mod pair;
 mod rules;
-mod world;
+mod switch;
+mod versions;
 
 use std::time::Instant;
 
-use self::world::{Faults, Outcome, World};
+use outgate_sim::{Faults, Outcome, Plant};
 
 /// Schedules of the main test where nothing else is asked for.
 const SCHEDULES: u64 = 600;
 
 /// Schedules within which each planted bug must be found.
-const PLANT_SCHEDULES: u64 = 60;
+const PLANT_SCHEDULES: u64 = 1000;
 
-const ALL: Faults = Faults { cuts: 12, connector_crashes: 5, relay_crashes: 1 };
-
-/// A bug for the oracle to find.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Plant {
-    ForwardBeforeCommit,
-    ReusedNumber,
-    EphemeralWithoutMark,
-    OutEphemeralWithoutTombstone,
-    EventAboveWindow,
-    DataBeforeOpen,
-    CountGoesBack,
-}
+const ALL: Faults =
+    Faults { cuts: 20, connector_crashes: 8, relay_crashes: 3, switches: 30, goaways: 5, holes: 3, duplicates: 5, moves: 6, regresses: 12 };
 
 #[expect(clippy::disallowed_methods, reason = "virtual time counts from some instant")]
 fn schedule(seed: u64, plant: Option<Plant>, faults: Faults) -> Outcome {
-    World::new(seed, plant, Instant::now()).run(faults)
+    outgate_sim::schedule(seed, plant, faults, Instant::now())
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -52,24 +42,61 @@ fn every_event_arrives_once_and_in_order_whatever_breaks() {
         return;
     }
     let count = number("OUTGATE_SIM_SCHEDULES").unwrap_or(SCHEDULES);
-    let (mut with_replay, mut total) = (0, Outcome::default());
+    let mut tally = Tally::default();
     for seed in 0..count {
         let outcome = schedule(seed, None, ALL);
         assert!(outcome.violations.is_empty(), "replay with OUTGATE_SIM_SEED={seed}: {outcome:#?}");
-        with_replay += u64::from(outcome.replayed > 0);
-        total.replayed += outcome.replayed;
-        total.duplicates += outcome.duplicates;
-        total.attached += outcome.attached;
-        total.delivered += outcome.delivered;
+        tally.add(&outcome);
     }
-    eprintln!("sim: {count} schedules, a replay in {with_replay}: {total:?}");
-    assert!(with_replay * 2 > count, "only {with_replay} of {count} schedules replayed anything");
+    eprintln!("sim: {count} schedules: {tally:?}");
+    assert!(tally.with_replay * 2 > count, "few schedules replayed anything: {tally:?}");
+    assert!(tally.with_switch * 5 > count, "few schedules switched: {tally:?}");
+    assert!(tally.with_move * 5 > count, "in few schedules a session went on elsewhere: {tally:?}");
+    assert!(tally.with_regress * 100 > count, "in few schedules an older store ended a session: {tally:?}");
+    let words = format!("{count} schedules, a replay in {}", tally.with_replay);
+    crate::fault_table::tallied(43, usize::try_from(tally.delivered).unwrap(), None, &words);
+}
+
+/// What many schedules came to; `with_` counts schedules.
+#[derive(Debug, Default)]
+struct Tally {
+    with_replay: u64,
+    with_switch: u64,
+    with_move: u64,
+    with_regress: u64,
+    with_governed_attach: u64,
+    replayed: u64,
+    duplicates: u64,
+    attached: u64,
+    switched: u64,
+    moved: u64,
+    regressed: u64,
+    delivered: u64,
+    lost: u64,
+}
+
+impl Tally {
+    fn add(&mut self, outcome: &Outcome) {
+        self.with_replay += u64::from(outcome.replayed > 0);
+        self.with_switch += u64::from(outcome.switched > 0);
+        self.with_move += u64::from(outcome.moved > 0);
+        self.with_regress += u64::from(outcome.regressed > 0);
+        self.with_governed_attach += u64::from(outcome.governed > 0);
+        self.replayed += outcome.replayed;
+        self.duplicates += outcome.duplicates;
+        self.attached += outcome.attached;
+        self.switched += outcome.switched;
+        self.moved += outcome.moved;
+        self.regressed += outcome.regressed;
+        self.delivered += outcome.delivered;
+        self.lost += outcome.lost;
+    }
 }
 
 #[test]
 fn nothing_is_replayed_or_doubled_while_nothing_breaks() {
     for seed in 0..20 {
-        let outcome = schedule(seed, None, Faults { cuts: 0, connector_crashes: 0, relay_crashes: 0 });
+        let outcome = schedule(seed, None, Faults::default());
         assert!(outcome.violations.is_empty(), "seed {seed}: {outcome:#?}");
         assert_eq!((outcome.replayed, outcome.duplicates), (0, 0), "seed {seed}");
         assert!(outcome.delivered > 0, "seed {seed}");
@@ -87,6 +114,9 @@ fn every_planted_bug_is_found() {
         Plant::EventAboveWindow,
         Plant::DataBeforeOpen,
         Plant::CountGoesBack,
+        Plant::RenumberedAfterRegress,
+        Plant::EpochReused,
+        Plant::AcksLostAfterSwitch,
     ];
     for plant in plants {
         let found = (0..PLANT_SCHEDULES).find_map(|seed| {

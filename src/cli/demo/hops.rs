@@ -85,12 +85,15 @@ impl Hops {
     /// The conversation is over.
     pub(super) fn end(&self) {
         self.inner.talking.store(false, Ordering::Relaxed);
+        // Hops are asked for no more, so that they cost nothing.
+        tracing::callsite::rebuild_interest_cache();
     }
 }
 
 impl<S: Subscriber> Layer<S> for Hops {
     fn enabled(&self, metadata: &Metadata<'_>, _context: Context<'_, S>) -> bool {
-        metadata.target() == HOP || (metadata.target().starts_with("outgate") && *metadata.level() <= Level::INFO)
+        let wants_hop = metadata.target() == HOP && self.inner.talking.load(Ordering::Relaxed);
+        wants_hop || (metadata.target().starts_with("outgate") && *metadata.level() <= Level::INFO)
     }
 
     fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {

@@ -182,7 +182,8 @@ impl Site {
             "name = \"lan1\"\nadmin = \"connector.sock\"\n\
              [[relay]]\naddress = \"{tunnel}\"\nserver_name = \"{DOMAIN}\"\n\
              [tunnel_tls]\ncertificate = \"tunnel-connector.pem\"\nkey = \"tunnel-connector-key.pem\"\nca = \"tunnel-ca.pem\"\n\
-             [store]\npath = \"store.sqlite\"\n\
+             [store]\npath = \"store.sqlite\"\nkeep_free_mib = 16\nkeep_free_percent = 1\n\
+             [limits]\nopens_per_second = 10000\nopens_at_once = 100000\n\
              [agents]\nlisten = \"{agents}\"\ndomain = \"{AGENTS_DOMAIN}\"\naccounts = \"agents.toml\"\n\
              [agents.tls]\ncertificate = \"agents-listener.pem\"\nkey = \"agents-listener-key.pem\"\n\
              [[domain]]\nname = \"{DOMAIN}\"\n{}{}{}\

@@ -2,9 +2,12 @@
 
 use aws_lc_rs::digest::{SHA256, digest};
 
+use super::relay_door::{RelayDoor, Signature, busy};
 use super::session::Session;
-use super::{Audit, Desk, LinkTerms, RelayIndex, SOFTWARE_WITHIN, Timer};
+use super::{Audit, Desk, DoorEffect, Effect, LINKS_EVERY, Pending, RelayIndex, SOFTWARE_WITHIN, Timer};
+use crate::fingerprint::{ClientSoftware, Denial};
 use crate::im::Availability;
+use crate::link::{LinkRefusal, LinkTerms};
 use crate::proto::tunnel::{Admission, Assertion, ChannelId, ConnectorCommand, Open, OpenKind, RefusalCode, ResetCode};
 use crate::session::{CloseReason, OpenId, SessionId, SessionSecret};
 use crate::store::{Op, Place, SecretDigest, SessionRecord};
@@ -12,29 +15,80 @@ use crate::store::{Op, Place, SecretDigest, SessionRecord};
 /// Longest name or reason taken over from a link, in characters.
 const MAX_LINK_TEXT: usize = 120;
 
-type Refusal = (RefusalCode, String);
+/// Why a customer is not let in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    /// As the relay is told.
+    pub(super) code: RefusalCode,
+    /// As it is counted.
+    pub(super) reason: &'static str,
+    /// What the customer is told.
+    pub(super) text: String,
+}
 
 impl Desk {
-    /// Judges terms of entry without counting anything: the link's terms, or `None` for public entry.
+    /// Judges a CHECK: nothing is counted but the question itself.
+    pub(super) fn check(&mut self, relay: RelayIndex, admission: &Admission) -> Result<(), Refusal> {
+        self.has_room()?;
+        let now = self.now.instant;
+        self.relay_door(relay).check(now)?;
+        self.judge(admission).map(|_| ())
+    }
+
+    /// Judges terms of entry without counting anything: the link's terms, or `None` for public entry. What the relay says of the
+    /// link beside the token itself counts for nothing.
     pub(super) fn judge(&self, admission: &Admission) -> Result<Option<LinkTerms>, Refusal> {
         let key = (admission.domain.clone(), admission.queue.clone());
         let Some(queue) = self.queues.get(&key) else {
-            return Err((RefusalCode::NoQueue, "There is no such queue here.".to_owned()));
+            return Err(refusal(RefusalCode::NoQueue, "no-queue", "There is no such queue here."));
         };
         let token = match &admission.assertion {
             Assertion::Anonymous if queue.config.public => return Ok(None),
-            Assertion::Anonymous => return Err((RefusalCode::BadLink, "This queue needs a link.".to_owned())),
+            Assertion::Anonymous => return Err(refusal(RefusalCode::BadLink, "no-link", "This queue needs a link.")),
             Assertion::Link { token, .. } => token,
         };
-        let terms = (self.outside.verify_link)(token, &admission.domain, self.now.unix_millis / 1000)?;
+        let terms = (self.outside.verify_link)(token, &admission.domain, self.now.unix_millis / 1000).map_err(bad_link)?;
         if terms.queue != admission.queue {
-            return Err((RefusalCode::BadLink, "This link leads to another queue.".to_owned()));
+            return Err(refusal(RefusalCode::BadLink, "link-other-queue", "This link leads to another queue."));
         }
-        let used = self.link_uses.get(&link_use(&terms)).copied().unwrap_or(0);
-        if terms.max_uses.is_some_and(|most| used >= most) {
-            return Err((RefusalCode::BadLink, "This link has been used up.".to_owned()));
+        if self.revoked.names(&terms.issuer, &terms.jti) {
+            return Err(bad_link(LinkRefusal::Revoked));
+        }
+        let used = self.link_uses.get(&link_use(&terms)).map_or(0, |uses| uses.count);
+        if terms.max_sessions.is_some_and(|most| used >= most) {
+            return Err(refusal(RefusalCode::BadLink, "link-used-up", "This link has been used up."));
         }
         Ok(Some(terms))
+    }
+
+    /// Judges a new session, cheapest first: what it would cost, then its terms, then its software; gives it a place among those
+    /// that are not answered yet.
+    fn judge_open(&mut self, relay: RelayIndex, open: &Open) -> Result<(Option<LinkTerms>, Pending), Refusal> {
+        self.has_room()?;
+        let now = self.now.instant;
+        self.relay_door(relay).open(now)?;
+        let terms = self.judge(&open.admission)?;
+        if let Some(denial) = self.denial_of(&open.software) {
+            return Err(refusal(RefusalCode::Policy, "client-denied", denial.sentence()));
+        }
+        let signature = if terms.is_some() { Signature::Verified } else { Signature::None };
+        let pending = self.relay_door(relay).admit(signature)?;
+        Ok((terms, pending))
+    }
+
+    /// The first denial that this software meets.
+    pub(super) fn denial_of(&self, software: &ClientSoftware) -> Option<&Denial> {
+        self.door.denied.iter().find(|denial| denial.refuses(software))
+    }
+
+    /// New sessions need room in the store; live ones go on without.
+    fn has_room(&self) -> Result<(), Refusal> {
+        if self.is_store_low { Err(busy("store-full")) } else { Ok(()) }
+    }
+
+    fn relay_door(&mut self, relay: RelayIndex) -> &mut RelayDoor {
+        let (rate, now) = (self.door.opens, self.now.instant);
+        self.relay_doors.entry(relay).or_insert_with(|| RelayDoor::new(rate, now))
     }
 
     pub(super) fn open(&mut self, relay: RelayIndex, channel: ChannelId, open: &Open) {
@@ -44,28 +98,29 @@ impl Desk {
                     self.attach(relay, channel, session, open.resumable);
                 }
                 Some(_) => {
-                    let text = "That conversation is not yours.".to_owned();
-                    self.refuse(relay, channel, open, (RefusalCode::Policy, text));
+                    let not_yours = refusal(RefusalCode::Policy, "not-yours", "That conversation is not yours.");
+                    self.refuse(relay, channel, open, not_yours);
                 }
                 None => self.begin(relay, channel, open, open_id, secret),
             },
             OpenKind::Attach { secret, in_next, out_next, client_h: _ } => {
                 let Some(session) = self.secrets.get(&secret_digest(secret)).copied() else {
-                    let text = "That conversation is over.".to_owned();
-                    return self.refuse(relay, channel, open, (RefusalCode::UnknownSession, text));
+                    let over = refusal(RefusalCode::UnknownSession, "unknown-session", "That conversation is over.");
+                    return self.refuse(relay, channel, open, over);
                 };
                 if self.is_ahead(session, in_next, out_next) {
-                    let text = "The record of this conversation is older than what was confirmed.".to_owned();
+                    let text = "The record of this conversation is older than what was confirmed.";
                     self.end_at_once(session, CloseReason::StoreRegressed);
-                    return self.refuse(relay, channel, open, (RefusalCode::StoreRegressed, text));
+                    return self.refuse(relay, channel, open, refusal(RefusalCode::StoreRegressed, "store-regressed", text));
                 }
                 self.attach(relay, channel, session, open.resumable);
             }
         }
     }
 
-    fn refuse(&mut self, relay: RelayIndex, channel: ChannelId, open: &Open, (code, text): Refusal) {
-        self.refused(&open.admission.queue, code);
+    fn refuse(&mut self, relay: RelayIndex, channel: ChannelId, open: &Open, refusal: Refusal) {
+        self.refused(&open.admission, &refusal);
+        let Refusal { code, text, .. } = refusal;
         self.tunnel(relay, ConnectorCommand::Refuse { channel, code, text, retry_after: None });
     }
 
@@ -77,17 +132,14 @@ impl Desk {
     }
 
     fn begin(&mut self, relay: RelayIndex, channel: ChannelId, open: &Open, open_id: OpenId, secret: SessionSecret) {
-        let terms = match self.judge(&open.admission) {
-            Ok(terms) => terms,
+        let (terms, pending) = match self.judge_open(relay, open) {
+            Ok(admitted) => admitted,
             Err(refusal) => return self.refuse(relay, channel, open, refusal),
         };
         let record = self.record_of(open, open_id, secret, terms.as_ref());
         let id = record.id;
         let has_bot = self.queues.get(&(record.domain.clone(), record.queue.clone())).is_some_and(|queue| queue.config.bot.is_some());
         let place = if has_bot { Place::Bot } else { Place::Queued };
-        if let Some(digest) = record.link_use {
-            *self.link_uses.entry(digest).or_insert(0) += 1;
-        }
         self.codes.insert(record.code.clone(), id);
         self.open_ids.insert(open_id, id);
         self.secrets.insert(record.secret, id);
@@ -101,6 +153,9 @@ impl Desk {
         };
         let named = !record.software.name.is_empty();
         self.op(Op::Begin(Box::new(record.clone())));
+        if let (Some(link), Some(terms)) = (record.link_use, &terms) {
+            self.use_link(link, terms.expires);
+        }
         self.op(Op::Attached { session: id, attachment: 1 });
         let enqueued_at = self.queue_time();
         self.op(Op::Place { session: id, place: place.clone(), enqueued_at });
@@ -110,16 +165,49 @@ impl Desk {
         if !named {
             session.software_until = Some(self.arm(SOFTWARE_WITHIN, Timer::Software(id)));
         }
-        self.sessions.insert(id, session);
+        self.sessions.insert(id, Box::new(session));
         self.channels.insert((relay, channel), id);
         self.audit(audit);
         self.tunnel(relay, ConnectorCommand::Accept { channel, in_next: 1, out_first: 1, out: Vec::new() });
+        self.effect(Effect::Door(DoorEffect::Admitted(pending)));
         if has_bot { self.bot_greets(id) } else { self.join_line(id) }
+    }
+
+    fn use_link(&mut self, link: [u8; 32], expires: u64) {
+        let uses = self.link_uses.entry(link).or_default();
+        uses.count += 1;
+        uses.expires = expires;
+        self.op(Op::LinkExpires { link, at: expires });
+        self.watch_links();
+    }
+
+    /// The customer withdrew before anyone answered: the link is as good as before.
+    pub(super) fn return_link(&mut self, id: SessionId) {
+        let Some(link) = self.sessions.get_mut(&id).and_then(|session| session.record.link_use.take()) else { return };
+        if let Some(uses) = self.link_uses.get_mut(&link) {
+            uses.count = uses.count.saturating_sub(1);
+        }
+        self.op(Op::LinkReturned { session: id });
+    }
+
+    /// An expired link is refused as such: how often it was used matters no more.
+    pub(super) fn forget_expired_links(&mut self) {
+        let before = self.now.unix_millis / 1000;
+        self.link_uses.retain(|_, uses| uses.expires >= before);
+        self.op(Op::LinksExpired { before });
+        self.links_due = false;
+        self.watch_links();
+    }
+
+    pub(super) fn watch_links(&mut self) {
+        if !self.link_uses.is_empty() && !std::mem::replace(&mut self.links_due, true) {
+            self.arm(LINKS_EVERY, Timer::Links);
+        }
     }
 
     fn record_of(&mut self, open: &Open, open_id: OpenId, secret: SessionSecret, terms: Option<&LinkTerms>) -> SessionRecord {
         let code = self.mint_code();
-        let customer = terms.and_then(|terms| terms.sub.as_deref()).map(shown).filter(|name| !name.is_empty());
+        let customer = terms.and_then(|terms| terms.subject.as_deref()).map(shown).filter(|name| !name.is_empty());
         SessionRecord {
             id: self.mint_id(),
             open_id,
@@ -193,7 +281,32 @@ impl Desk {
 
 /// What a link's uses are counted under.
 fn link_use(terms: &LinkTerms) -> [u8; 32] {
-    sha256(&[terms.issuer.as_bytes(), &[0], terms.jti.as_bytes()].concat())
+    link_digest(&terms.issuer, &terms.jti)
+}
+
+pub(super) fn link_digest(issuer: &str, jti: &str) -> [u8; 32] {
+    sha256(&[issuer.as_bytes(), &[0], jti.as_bytes()].concat())
+}
+
+fn refusal(code: RefusalCode, reason: &'static str, text: &str) -> Refusal {
+    Refusal { code, reason, text: text.to_owned() }
+}
+
+fn bad_link(why: LinkRefusal) -> Refusal {
+    let code = match why {
+        LinkRefusal::Queue => RefusalCode::NoQueue,
+        LinkRefusal::Malformed
+        | LinkRefusal::Algorithm
+        | LinkRefusal::UnknownKey
+        | LinkRefusal::BadSignature
+        | LinkRefusal::Claims
+        | LinkRefusal::Issuer
+        | LinkRefusal::Audience
+        | LinkRefusal::Expired
+        | LinkRefusal::NotYetValid
+        | LinkRefusal::Revoked => RefusalCode::BadLink,
+    };
+    refusal(code, why.code(), why.sentence())
 }
 
 fn secret_digest(secret: SessionSecret) -> SecretDigest {

@@ -24,6 +24,9 @@ impl Desk {
         if !counts(element) {
             return self.close_leg_of(id, "unsupported-stanza-type", "That is no stanza.");
         }
+        if self.has_to_wait(id, element) {
+            return self.park(id, element);
+        }
         let Some(leg) = self.legs.get_mut(&id) else { return };
         let h = leg.received();
         if let (Some(h), Some(stream)) = (h, leg.key()) {
@@ -92,7 +95,10 @@ impl Desk {
         let Some(leg) = self.legs.get_mut(&id) else { return };
         let before = leg.presence;
         leg.presence = shown;
-        let agent = leg.agent.clone();
+        let (agent, key) = (leg.agent.clone(), leg.key());
+        if let Some(stream) = key.filter(|_| before != shown) {
+            self.op(Op::StreamPresence { stream, presence: shown });
+        }
         self.stirred.insert(agent.clone());
         match (before, shown) {
             (None, Some(_)) => self.leg_available(id, &agent),
@@ -170,7 +176,7 @@ impl Desk {
         self.tell(id, from, format!("There is no command {word}; nothing was sent. !help lists the commands."), None);
     }
 
-    fn session_of_proxy(&self, bare: &str) -> Option<SessionId> {
+    pub(super) fn session_of_proxy(&self, bare: &str) -> Option<SessionId> {
         let (localpart, domain) = bare.split_once('@')?;
         if domain != self.domain {
             return None;
@@ -189,12 +195,9 @@ impl Desk {
         }
         for event in events {
             let Some(event) = self.rebuilt_for_customer(id, agent, handle, event) else { continue };
-            self.send_out(id, &event).map_err(|fault| match fault {
-                OutFault::Full => (
-                    "wait",
-                    "resource-constraint",
-                    "The customer's connection is too slow; your message was not sent. Try again later.".to_owned(),
-                ),
+            let is_message = matches!(event, ImEvent::Message(_));
+            self.send_out(id, &event).or_else(|fault| if is_message { Err(fault) } else { Ok(()) }).map_err(|fault| match fault {
+                OutFault::Full => ("wait", "resource-constraint", self.not_keeping_up(id)),
                 OutFault::TooLarge => ("modify", "not-acceptable", "The message is too long; it was not sent.".to_owned()),
                 OutFault::Over => gone(),
             })?;
@@ -255,7 +258,7 @@ impl Desk {
             Ok(_) | Err(_) => false,
         };
         let proven =
-            session.undelivered.iter().find(|(_, event)| is_named(&event.body)).and_then(|(number, event)| Some((*number, event.on?)));
+            session.undelivered.iter().find(|(_, event)| is_named(&event.body)).and_then(|(number, event)| Some((number, event.on()?)));
         let Some((number, leg)) = proven else { return };
         if self.legs.get(&leg).is_some_and(|leg| leg.key().is_none()) {
             self.prove(id, leg, number);

@@ -229,10 +229,7 @@ impl Desk {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.place = Place::Queued;
         session.enqueued_at = place;
-        for event in session.undelivered.values_mut() {
-            event.on = None;
-            event.maybe_shown = false;
-        }
+        session.undelivered.release_all();
         if let Some(agent) = self.agents.get_mut(agent) {
             agent.sessions.remove(&id);
         }

@@ -3,7 +3,7 @@
 use super::{Desk, LegId};
 use crate::routing::agent::{Standing, Wish};
 use crate::session::SessionId;
-use crate::store::Place;
+use crate::store::{Op, Place};
 
 /// A command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,7 +156,8 @@ impl Desk {
 
     pub(super) fn pause(&mut self, name: &str, reason: String) -> String {
         if let Some(agent) = self.agents.get_mut(name) {
-            agent.wish = Some(Wish::Pause(reason));
+            agent.wish = Some(Wish::Pause(reason.clone()));
+            self.op(Op::Wish { agent: name.to_owned(), wish: Wish::Pause(reason) });
         }
         self.stirred.insert(name.to_owned());
         let offers: Vec<SessionId> = self.agents.get(name).map(|agent| agent.offers.iter().copied().collect()).unwrap_or_default();
@@ -170,6 +171,7 @@ impl Desk {
     fn ready(&mut self, name: &str) -> String {
         if let Some(agent) = self.agents.get_mut(name) {
             agent.wish = Some(Wish::Ready);
+            self.op(Op::Wish { agent: name.to_owned(), wish: Wish::Ready });
         }
         self.stirred.insert(name.to_owned());
         "You are ready: offers will come.".to_owned()

@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::session::{Session, Undelivered};
+use super::backlog::Undelivered;
+use super::quote::quote;
+use super::session::Session;
 use super::{Desk, LegId};
 use crate::connector::agent_leg::Tag;
 use crate::im::{Author, Availability, ImEvent, Message};
@@ -36,20 +38,14 @@ impl Desk {
     pub(super) fn deliver_waiting(&mut self, id: SessionId) {
         let Some(agent) = self.owner(id) else { return };
         let Some(leg) = self.work_leg(&agent).filter(|leg| self.is_up(*leg)) else { return };
-        let Some(session) = self.sessions.get_mut(&id) else { return };
-        let mut waiting: Vec<(u64, Undelivered)> = Vec::new();
-        for (number, event) in session.undelivered.iter_mut().filter(|(_, event)| event.on.is_none()) {
-            waiting.push((*number, event.clone()));
-            event.on = Some(leg);
-            event.maybe_shown = true;
-        }
-        if waiting.is_empty() {
-            return;
-        }
-        for (number, event) in waiting {
+        let mut any = false;
+        while let Some((number, event)) = self.sessions.get_mut(&id).and_then(|session| session.undelivered.write_next(leg)) {
+            any = true;
             self.deliver(id, leg, number, &event);
         }
-        self.roomy.insert(id);
+        if any {
+            self.roomy.insert(id);
+        }
     }
 
     fn deliver(&mut self, id: SessionId, leg: LegId, number: u64, waiting: &Undelivered) {
@@ -57,6 +53,7 @@ impl Desk {
         if let ImEvent::Message(message) = &mut said {
             // Whatever the relay says, it is the customer who speaks.
             message.author = Author::Party;
+            quote(&mut message.body);
             if waiting.maybe_shown || waiting.at != self.now.unix_millis {
                 message.delayed_at.get_or_insert(waiting.at);
             }
@@ -204,9 +201,7 @@ impl Desk {
     /// An inward event is known to have reached its agent.
     pub(super) fn prove(&mut self, id: SessionId, leg: LegId, number: u64) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        if session.undelivered.get(&number).is_some_and(|event| event.on == Some(leg)) {
-            session.undelivered.remove(&number);
-        }
+        session.undelivered.prove(number, leg);
         self.tell_delivered(id);
     }
 
@@ -233,7 +228,7 @@ impl Desk {
 /// The conversation so far, without what the agent is about to get as messages of its own.
 fn earlier_lines(session: &Session) -> Vec<String> {
     let line = |(direction, stored): &(Direction, crate::store::StoredEvent)| {
-        if *direction == Direction::In && session.undelivered.contains_key(&stored.number) {
+        if *direction == Direction::In && session.undelivered.contains(stored.number) {
             return None;
         }
         let ImEvent::Message(message) = event::decode(stored.body.as_ref()?).ok()? else { return None };

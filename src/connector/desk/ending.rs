@@ -1,7 +1,8 @@
 //! How sessions end, and who is told.
 
+use super::admission::Refusal;
 use super::{Audit, Desk};
-use crate::proto::tunnel::{ConnectorCommand, Fin, ResetCode};
+use crate::proto::tunnel::{Admission, Assertion, ConnectorCommand, Fin, RefusalCode, ResetCode};
 use crate::session::{CloseReason, SessionId};
 use crate::store::{Op, Place};
 
@@ -28,12 +29,22 @@ impl Desk {
         self.end_by_customer(id, reason);
     }
 
+    /// The customer's client is not let in, which only now is known.
+    pub(super) fn end_denied(&mut self, id: SessionId, text: &str) {
+        let Some(session) = self.sessions.get(&id).filter(|session| !session.is_closed()) else { return };
+        let (domain, queue) = session.queue_key();
+        let admission = Admission { domain, queue, assertion: Assertion::Anonymous };
+        let refusal = Refusal { code: RefusalCode::Policy, reason: "client-denied", text: String::new() };
+        self.refused(&admission, &refusal);
+        self.finish(id, CloseReason::AgentDone, text, "The customer's messenger is not accepted here; the conversation is closed.");
+    }
+
     /// The agent ended it: the end is numbered after the last message, and kept until it is confirmed.
     pub(super) fn end_by_agent(&mut self, id: SessionId) {
         self.finish(id, CloseReason::AgentDone, "This conversation is closed. Goodbye.", "Closed.");
     }
 
-    fn finish(&mut self, id: SessionId, reason: CloseReason, text: &str, sentence: &str) {
+    pub(super) fn finish(&mut self, id: SessionId, reason: CloseReason, text: &str, sentence: &str) {
         let at = self.now.unix_millis;
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let number = session.out_last + 1;
@@ -48,7 +59,7 @@ impl Desk {
     }
 
     fn close(&mut self, id: SessionId, reason: CloseReason, sentence: &str) {
-        if self.sessions.get(&id).is_none_or(super::session::Session::is_closed) {
+        if self.sessions.get(&id).is_none_or(|session| session.is_closed()) {
             return;
         }
         self.leave_line(id);
@@ -82,6 +93,7 @@ impl Desk {
     /// A session is over and confirmed: nothing refers to it any more.
     pub(super) fn forget(&mut self, id: SessionId) {
         let Some(session) = self.sessions.remove(&id) else { return };
+        self.op(Op::Forget { session: id });
         self.codes.remove(&session.record.code);
         self.open_ids.remove(&session.record.open_id);
         self.secrets.remove(&session.record.secret);

@@ -2,13 +2,14 @@
 
 use bytes::Bytes;
 
-use super::session::{MAX_WAITING, Stalled, Undelivered};
+use super::backlog::Undelivered;
+use super::session::{MAX_WAITING, MAX_WAITING_BYTES, Stalled};
 use super::{Audit, DETACHED_FOR, Desk, LegId, RelayIndex, Timer};
 use crate::connector::bot::BotAnswer;
 use crate::im::ImEvent;
 use crate::proto::tunnel::event;
 use crate::proto::tunnel::{ChannelId, ConnectorCommand, Fin, Payload, Proof, ResetCode};
-use crate::session::{Direction, SessionId};
+use crate::session::{CloseReason, Direction, SessionId};
 use crate::store::{Op, Place, StoredEvent};
 
 /// Unhandled events that may wait for room; the tunnel's credit ends before.
@@ -55,20 +56,10 @@ impl Desk {
     /// credit ends, and then the relay leaves the customer's socket unread.
     fn is_choked(&self, id: SessionId) -> bool {
         let Some(session) = self.sessions.get(&id).filter(|session| !session.is_closed()) else { return false };
-        if session.undelivered.len() < MAX_WAITING {
-            return false;
-        }
-        // Events of one leg stand together: each leg is looked up once.
-        let mut known: Option<(LegId, bool)> = None;
-        let mut is_up = |leg: LegId| match known {
-            Some((last, is_up)) if last == leg => is_up,
-            Some(_) | None => {
-                let is_up = self.legs.get(&leg).is_some_and(|leg| leg.handle.is_some());
-                known = Some((leg, is_up));
-                is_up
-            }
-        };
-        session.undelivered.values().filter(|event| !event.on.is_some_and(&mut is_up)).count() >= MAX_WAITING
+        let is_up = |leg: LegId| self.legs.get(&leg).is_some_and(|leg| leg.handle.is_some());
+        let waiting = &session.undelivered;
+        (waiting.len() >= MAX_WAITING && waiting.waiting(is_up) >= MAX_WAITING)
+            || (waiting.bytes() >= MAX_WAITING_BYTES && waiting.waiting_bytes(is_up) >= MAX_WAITING_BYTES)
     }
 
     fn unstall(&mut self, id: SessionId) {
@@ -127,6 +118,10 @@ impl Desk {
     fn show(&mut self, id: SessionId, number: u64, body: Option<Bytes>, said: ImEvent) {
         match said {
             ImEvent::Software(software) => {
+                if let Some(denial) = self.denial_of(&software) {
+                    let text = denial.sentence().to_owned();
+                    return self.end_denied(id, &text);
+                }
                 let Some(session) = self.sessions.get_mut(&id) else { return };
                 session.record.software = software.clone();
                 session.software_until = None;
@@ -153,7 +148,7 @@ impl Desk {
     fn await_delivery(&mut self, id: SessionId, number: u64, body: Bytes) {
         let at = self.now.unix_millis;
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        session.undelivered.insert(number, Undelivered { body, at, on: None, maybe_shown: false });
+        session.undelivered.push(number, Undelivered::new(body, at, false));
         self.deliver_waiting(id);
     }
 
@@ -234,11 +229,10 @@ impl Desk {
             return;
         }
         session.out_handled = number;
-        while session.out_pending.front().is_some_and(|event| event.number <= number) {
-            session.out_pending.pop_front();
-        }
+        session.out_pending.drop_through(number);
         let ended = session.fin.as_ref().is_some_and(|(fin, _)| *fin <= number);
         self.op(Op::OutHandled { session: id, number, proof });
+        self.caught_up(id);
         if ended {
             self.forget(id);
         }
@@ -278,9 +272,14 @@ impl Desk {
         self.tunnel(relay, ConnectorCommand::Reset { channel, code: ResetCode::Protocol });
     }
 
-    pub(super) fn channel_reset(&mut self, relay: RelayIndex, channel: ChannelId) {
-        if let Some(id) = self.session_at(relay, channel) {
-            self.detach(id);
+    pub(super) fn channel_reset(&mut self, relay: RelayIndex, channel: ChannelId, code: ResetCode) {
+        let Some(id) = self.session_at(relay, channel) else { return };
+        self.detach(id);
+        // Only an OPEN that nobody answered is cancelled: its customer never was in this session, and does not come back to it.
+        let was_answered = self.sessions.get(&id).is_none_or(|session| session.in_handled > 0 || session.out_handled > 0);
+        if code == ResetCode::Cancelled && !was_answered {
+            self.return_link(id);
+            self.end_by_customer(id, CloseReason::CustomerLeft);
         }
     }
 

@@ -7,11 +7,11 @@ use crate::proto::tunnel::{ConnectorCommand, Payload};
 use crate::session::{Direction, SessionId};
 use crate::store::{Op, StoredEvent};
 
-/// Unconfirmed outward events of one session before its agent is told to wait. Twice this, with notices, stays below what the
-/// tunnel's end holds for a session (1024 events, 1 MiB); a pasted log of a hundred lines stays far below it.
-const MAX_PENDING: usize = 480;
-/// Bytes of unconfirmed outward events of one session before its agent is told to wait.
-const MAX_PENDING_BYTES: usize = 480 * 1024;
+/// Unconfirmed outward events of one session, and their bytes, beyond which its agent's next message has to wait. Twice this, for
+/// what no person writes, stays below what the tunnel's end holds for a session (1024 events, 1 MiB).
+pub(super) const MAX_PENDING: (usize, usize) = (480, 480 * 1024);
+/// The same for notices, receipts and markers: they are few, and nobody would repeat them.
+const MAX_PENDING_IN_ALL: (usize, usize) = (2 * MAX_PENDING.0, 2 * MAX_PENDING.1);
 
 /// Why an event did not go out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,23 +32,22 @@ impl Desk {
         if session.is_closed() {
             return Err(OutFault::Over);
         }
-        if said.is_ephemeral() && (session.channel.is_none() || session.out_pending.len() >= MAX_PENDING) {
+        if said.is_ephemeral() && (session.channel.is_none() || !session.out_pending.has_room(1, 0, MAX_PENDING)) {
             return Ok(());
         }
-        let ours = matches!(said, ImEvent::Message(Message { author: Author::Notice, .. }));
+        let is_said = matches!(said, ImEvent::Message(Message { author: Author::Agent(_) | Author::Party, .. }));
         let bytes = event::encode(said);
         if bytes.len() > MAX_EVENT_BYTES {
             return Err(OutFault::TooLarge);
         }
-        let factor = if ours { 2 } else { 1 };
-        if session.out_pending.len() >= MAX_PENDING * factor || session.pending_bytes() + bytes.len() > MAX_PENDING_BYTES * factor {
+        if !session.out_pending.has_room(1, bytes.len(), if is_said { MAX_PENDING } else { MAX_PENDING_IN_ALL }) {
             return Err(OutFault::Full);
         }
         session.out_last += 1;
         let number = session.out_last;
         let (body, payload) =
             if said.is_ephemeral() { (None, Payload::Ephemeral(bytes)) } else { (Some(bytes.clone()), Payload::Event(bytes)) };
-        session.out_pending.push_back(StoredEvent { number, body: body.clone(), at });
+        session.out_pending.push(StoredEvent { number, body: body.clone(), at });
         if body.is_some() {
             session.remember(Direction::Out, StoredEvent { number, body: body.clone(), at });
         }

@@ -3,10 +3,12 @@
 //! Nobody is connected yet. Sessions wait for their relays to attach them, agents have their grace, streams their time to be
 //! resumed. What a resumable stream holds is not delivered by other means; all else that was not proven is shown again.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::session::{Recent, Session, Undelivered};
-use super::{AGENT_GRACE, Agent, Desk, DeskConfig, LegId, Now, Outside, Queue, Step, Timer};
+use super::backlog::Undelivered;
+use super::links::Revoked;
+use super::session::{Outgoing, Recent, Session};
+use super::{AGENT_GRACE, Agent, Desk, DeskConfig, LegId, LinkUses, Now, Outside, Queue, Step, Timer};
 use crate::connector::agent_leg::{Leg, RESUMABLE_FOR};
 use crate::im::{Author, ImEvent};
 use crate::proto::tunnel::event;
@@ -24,7 +26,17 @@ impl Desk {
     /// Makes the desk from what the store kept. The step brings the store in line with a changed configuration.
     pub fn restore(snapshot: Snapshot, config: DeskConfig, outside: Outside, now: Now) -> (Self, Step) {
         let mut desk = Self::empty(config, outside, now);
-        desk.link_uses = snapshot.link_uses.into_iter().collect();
+        desk.revoked = Revoked::restore(snapshot.revoked);
+        if desk.revoked.len() > 0 {
+            desk.tell_revoked();
+        }
+        desk.link_uses = snapshot.link_uses.into_iter().map(|(link, count, expires)| (link, LinkUses { count, expires })).collect();
+        desk.watch_links();
+        for (name, wish) in snapshot.wishes {
+            if let Some(agent) = desk.agents.get_mut(&name) {
+                agent.wish = Some(wish);
+            }
+        }
         for stored in snapshot.sessions {
             desk.restore_session(stored);
         }
@@ -45,10 +57,12 @@ impl Desk {
     }
 
     fn empty(config: DeskConfig, outside: Outside, now: Now) -> Self {
-        let queues = config
-            .queues
-            .into_iter()
-            .map(|config| ((config.domain.clone(), config.id.clone()), Queue { config, line: WaitingLine::default(), stirred: false }));
+        let queues = config.queues.into_iter().map(|config| {
+            (
+                (config.domain.clone(), config.id.clone()),
+                Queue { config, line: WaitingLine::default(), stirred: false, refused: BTreeMap::new() },
+            )
+        });
         let agents = config.agents.into_iter().map(|config| {
             let agent = Agent {
                 config,
@@ -64,6 +78,7 @@ impl Desk {
         });
         Self {
             domain: config.agents_domain,
+            door: config.door,
             outside,
             now,
             step: Step::default(),
@@ -76,6 +91,10 @@ impl Desk {
             secrets: HashMap::new(),
             channels: HashMap::new(),
             link_uses: HashMap::new(),
+            revoked: Revoked::default(),
+            relay_doors: HashMap::new(),
+            is_store_low: false,
+            links_due: false,
             legs: BTreeMap::new(),
             handles: HashMap::new(),
             keys: HashMap::new(),
@@ -86,6 +105,7 @@ impl Desk {
             touched: BTreeSet::new(),
             stirred: BTreeSet::new(),
             roomy: BTreeSet::new(),
+            held: BTreeSet::new(),
         }
     }
 
@@ -110,7 +130,7 @@ impl Desk {
             queue.line.join(session.enqueued_at, id);
             self.arm(super::POSITION_EVERY, Timer::Position(id));
         }
-        self.sessions.insert(id, session);
+        self.sessions.insert(id, Box::new(session));
         self.start_detached(id);
     }
 
@@ -149,8 +169,8 @@ impl Desk {
         for (session_id, event) in shows {
             let Some(session) = self.sessions.get_mut(session_id) else { continue };
             if session.is_with(agent) || session.is_closed() {
-                if let Some(waiting) = event.and_then(|number| session.undelivered.get_mut(&number)) {
-                    waiting.on = Some(id);
+                if let Some(number) = event {
+                    session.undelivered.claim(*number, id);
                 }
             } else {
                 moved.insert(*session_id);
@@ -158,9 +178,7 @@ impl Desk {
         }
         // The stream's list is whole: what waits for this agent and is not in it was never written.
         for session in self.sessions.values_mut().filter(|session| session.is_with(agent)) {
-            for waiting in session.undelivered.values_mut().filter(|waiting| waiting.on.is_none()) {
-                waiting.maybe_shown = false;
-            }
+            session.undelivered.nothing_unwritten_was_shown();
         }
         for session in moved {
             let code = self.code_of(session);
@@ -201,12 +219,13 @@ fn session_of(stored: StoredSession) -> Session {
     session.delivered = stored.delivered;
     session.out_last = stored.out_last;
     session.out_handled = stored.out_handled;
-    session.out_pending = VecDeque::from(stored.out_pending);
+    let mut pending = stored.out_pending;
     if let Some((number, fin)) = stored.fin {
-        session.out_pending.retain(|event| event.number != number);
+        pending.retain(|event| event.number != number);
         session.out_last = session.out_last.min(number.saturating_sub(1));
         session.fin = Some((number, fin));
     }
+    session.out_pending = Outgoing::new(pending);
     session.said_by_customer = Recent::default();
     for (direction, event) in &stored.history {
         let Some(said) = event.body.as_ref().and_then(|body| event::decode(body).ok()) else { continue };
@@ -222,7 +241,7 @@ fn session_of(stored: StoredSession) -> Session {
         let waits = matches!(said, ImEvent::Message(_) | ImEvent::Receipt(_) | ImEvent::Marker(_));
         if *direction == Direction::In && waits && event.number > session.delivered && !with_bot {
             let body = event.body.clone().unwrap_or_default();
-            session.undelivered.insert(event.number, Undelivered { body, at: event.at, on: None, maybe_shown: with_agent });
+            session.undelivered.push(event.number, Undelivered::new(body, event.at, with_agent));
         }
     }
     for (direction, event) in stored.history {

@@ -1,12 +1,13 @@
 //! One customer's session as the desk holds it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::RelayIndex;
 use super::admission::sha256;
-use super::{LegId, RelayIndex};
+use super::backlog::Backlog;
 use crate::im::Availability;
 use crate::proto::tunnel::{ChannelId, Fin, Payload};
 use crate::routing::offer::{Exclusions, Offer};
@@ -21,6 +22,10 @@ const MAX_HISTORY_BYTES: usize = 64 * 1024;
 
 /// Inward events that may wait for an agent: fewer than are kept in memory and restored.
 pub(super) const MAX_WAITING: usize = 128;
+
+/// Bytes of inward events that may wait for an agent. With what is in the tunnel, one widest window of 256 KiB, and the event that
+/// goes over this limit, at most 1 MiB is not read.
+pub(super) const MAX_WAITING_BYTES: usize = 736 * 1024;
 
 /// Pairs of (id, body) remembered of each party.
 const MAX_RECENT: usize = 64;
@@ -40,12 +45,14 @@ pub(super) struct Session {
     /// Inward numbers up to here are known to have reached an agent or the bot, as the store was told.
     pub(super) delivered: u64,
     /// Inward events that are not known to have reached anyone.
-    pub(super) undelivered: BTreeMap<u64, Undelivered>,
+    pub(super) undelivered: Backlog,
     pub(super) out_last: u64,
     pub(super) out_handled: u64,
     /// Outward numbers up to here were confirmed by the customer's client, as the store was told since the start.
     pub(super) out_confirmed: u64,
-    pub(super) out_pending: VecDeque<StoredEvent>,
+    pub(super) out_pending: Outgoing,
+    /// Whether the customer's side took too long to make room, and its agent is told so at once.
+    pub(super) is_lagging: bool,
     pub(super) fin: Option<(u64, Fin)>,
     pub(super) history: VecDeque<(Direction, StoredEvent)>,
     history_bytes: usize,
@@ -71,17 +78,6 @@ pub(super) struct Stalled {
     pub(super) payload: Payload,
 }
 
-/// An inward event that is not known to have reached anyone.
-#[derive(Clone, Debug)]
-pub(super) struct Undelivered {
-    pub(super) body: Bytes,
-    pub(super) at: u64,
-    /// The leg it was written or queued to.
-    pub(super) on: Option<LegId>,
-    /// Whether it may have been shown before.
-    pub(super) maybe_shown: bool,
-}
-
 impl Session {
     /// A session that begins now.
     pub(super) fn new(record: SessionRecord, place: Place) -> Self {
@@ -95,11 +91,12 @@ impl Session {
             in_handled: 0,
             sm_in: 0,
             delivered: 0,
-            undelivered: BTreeMap::new(),
+            undelivered: Backlog::default(),
             out_last: 0,
             out_handled: 0,
             out_confirmed: 0,
-            out_pending: VecDeque::new(),
+            out_pending: Outgoing::default(),
+            is_lagging: false,
             fin: None,
             history: VecDeque::new(),
             history_bytes: 0,
@@ -141,12 +138,7 @@ impl Session {
     /// All unconfirmed outward events, for an attachment.
     pub(super) fn pending_payloads(&self) -> Vec<Payload> {
         let payload = |event: &StoredEvent| event.body.clone().map_or(Payload::Tombstone, Payload::Event);
-        self.out_pending.iter().map(payload).collect()
-    }
-
-    /// Bytes of the unconfirmed outward events.
-    pub(super) fn pending_bytes(&self) -> usize {
-        self.out_pending.iter().filter_map(|event| event.body.as_ref()).map(Bytes::len).sum()
+        self.out_pending.events.iter().map(payload).collect()
     }
 
     /// The highest outward number handed out, the end's included.
@@ -156,12 +148,47 @@ impl Session {
 
     /// Highest number up to which all inward events have reached someone.
     pub(super) fn delivered_now(&self) -> u64 {
-        self.undelivered.first_key_value().map_or(self.in_handled, |(first, _)| first.saturating_sub(1))
+        self.undelivered.first().map_or(self.in_handled, |first| first.saturating_sub(1))
     }
 
     /// The part of the proxy address before the at sign.
     pub(super) fn localpart(&self) -> String {
         format!("guest-{}", self.record.code)
+    }
+}
+
+/// Outward events that are not confirmed, in order.
+#[derive(Debug, Default)]
+pub(super) struct Outgoing {
+    events: VecDeque<StoredEvent>,
+    bytes: usize,
+}
+
+impl Outgoing {
+    pub(super) fn new(events: Vec<StoredEvent>) -> Self {
+        let bytes = events.iter().map(stored_len).sum();
+        Self { events: VecDeque::from(events), bytes }
+    }
+
+    pub(super) fn push(&mut self, event: StoredEvent) {
+        self.bytes += stored_len(&event);
+        self.events.push_back(event);
+    }
+
+    /// Lets go of what is confirmed.
+    pub(super) fn drop_through(&mut self, number: u64) {
+        while let Some(event) = self.events.pop_front_if(|event| event.number <= number) {
+            self.bytes -= stored_len(&event);
+        }
+    }
+
+    /// Whether `events` more, with `bytes` in all, stay within these limits.
+    pub(super) fn has_room(&self, events: usize, bytes: usize, (most, most_bytes): (usize, usize)) -> bool {
+        self.events.len() + events <= most && self.bytes + bytes <= most_bytes
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.events.len()
     }
 }
 

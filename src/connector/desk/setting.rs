@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use super::{OpenRate, SpaceFloor};
 use crate::connector::bot::BotConfig;
-use crate::proto::tunnel::RefusalCode;
+use crate::fingerprint::Denial;
+use crate::link::{LinkRefusal, LinkTerms};
 
 /// One queue.
 #[derive(Clone, Debug)]
@@ -37,38 +39,35 @@ pub struct AgentConfig {
     pub capacity: u32,
 }
 
+/// What relays and customers may ask for.
+#[derive(Clone, Debug, Default)]
+pub struct DoorConfig {
+    /// Who may sign links.
+    pub issuers: Vec<String>,
+    /// Software that is not let in.
+    pub denied: Vec<Denial>,
+    /// How fast one relay may open new sessions.
+    pub opens: OpenRate,
+    /// How much of the store's disk is kept free of new sessions.
+    pub space: SpaceFloor,
+}
+
 /// What the desk knows of its place.
 #[derive(Clone, Debug)]
 pub struct DeskConfig {
     /// The agents' domain, which customers' proxy addresses belong to as well.
     pub agents_domain: String,
+    /// What relays and customers may ask for.
+    pub door: DoorConfig,
     /// Queues.
     pub queues: Vec<QueueConfig>,
     /// Agents.
     pub agents: Vec<AgentConfig>,
 }
 
-/// What a verified link says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LinkTerms {
-    /// Issuer.
-    pub issuer: String,
-    /// Key id.
-    pub kid: String,
-    /// The token's own id.
-    pub jti: String,
-    /// The customer's name, if the link has one.
-    pub sub: Option<String>,
-    /// The queue it leads to.
-    pub queue: String,
-    /// Why the customer comes.
-    pub reason: Option<String>,
-    /// Sessions it may begin; `None` for any number.
-    pub max_uses: Option<u32>,
-}
-
-/// Verifies a link: the token, the audience (served domain) and seconds since the Unix epoch.
-pub type VerifyLink = Box<dyn Fn(&str, &str, u64) -> Result<LinkTerms, (RefusalCode, String)> + Send>;
+/// Verifies a link: the token, the audience (served domain) and seconds since the Unix epoch. The `expires` that it yields includes the
+/// tolerance for clocks.
+pub type VerifyLink = Box<dyn Fn(&str, &str, u64) -> Result<LinkTerms, LinkRefusal> + Send>;
 
 /// Yields random bytes.
 pub type Entropy = Box<dyn FnMut() -> [u8; 16] + Send>;

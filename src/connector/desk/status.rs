@@ -18,8 +18,10 @@ pub struct Counters {
     pub sessions_closed: u64,
     /// Sessions returned to their queue because the agent vanished.
     pub sessions_requeued: u64,
-    /// OPENs and CHECKs refused, by code.
+    /// OPENs and CHECKs refused, by the code that the relay is told.
     pub refused: BTreeMap<&'static str, u64>,
+    /// The same by reason.
+    pub refused_for: BTreeMap<&'static str, u64>,
     /// Offers made.
     pub offers_sent: u64,
     /// Offers taken.
@@ -49,7 +51,7 @@ pub struct Counters {
 }
 
 impl Counters {
-    pub(super) fn refuse(&mut self, code: RefusalCode) {
+    pub(super) fn refuse(&mut self, code: RefusalCode, reason: &'static str) {
         let word = match code {
             RefusalCode::Busy => "busy",
             RefusalCode::NoQueue => "no-queue",
@@ -60,6 +62,7 @@ impl Counters {
             RefusalCode::StoreRegressed => "store-regressed",
         };
         *self.refused.entry(word).or_insert(0) += 1;
+        *self.refused_for.entry(reason).or_insert(0) += 1;
     }
 }
 
@@ -76,6 +79,10 @@ pub struct Status {
     pub agents: Vec<AgentStatus>,
     /// Queues.
     pub queues: Vec<QueueStatus>,
+    /// Links that are revoked.
+    pub revoked_links: usize,
+    /// Whether the store's disk is too full for new sessions.
+    pub store_low: bool,
 }
 
 /// A session.
@@ -133,6 +140,8 @@ pub struct QueueStatus {
     pub id: String,
     /// Sessions that wait.
     pub waiting: usize,
+    /// OPENs and CHECKs refused, by reason.
+    pub refused: BTreeMap<&'static str, u64>,
 }
 
 impl Desk {
@@ -143,7 +152,7 @@ impl Desk {
 
     /// Sessions, agents and queues as they stand.
     pub fn status(&self) -> Status {
-        let mut sessions: Vec<SessionStatus> = self.sessions.values().map(session_status).collect();
+        let mut sessions: Vec<SessionStatus> = self.sessions.values().map(|session| session_status(session)).collect();
         sessions.sort_by(|a, b| a.id.cmp(&b.id));
         let agent = |(name, agent): (&String, &super::Agent)| AgentStatus {
             name: name.clone(),
@@ -155,6 +164,7 @@ impl Desk {
             domain: domain.clone(),
             id: id.clone(),
             waiting: queue.line.len(),
+            refused: queue.refused.clone(),
         };
         Status {
             counters: self.counters.clone(),
@@ -162,6 +172,8 @@ impl Desk {
             sessions,
             agents: self.agents.iter().map(agent).collect(),
             queues: self.queues.iter().map(queue).collect(),
+            revoked_links: self.revoked.len(),
+            store_low: self.is_store_low,
         }
     }
 }

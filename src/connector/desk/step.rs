@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use super::{Pending, Revocation, RevocationDone, Space};
+use crate::link::RevokedLink;
 use crate::proto::tunnel::{ConnectorCommand, ConnectorEvent, RefusalCode};
 use crate::proto::xmpp::stanza::Element;
 use crate::session::{CloseReason, SessionId};
@@ -71,6 +73,15 @@ pub enum Input {
         /// The connection.
         stream: StreamHandle,
     },
+    /// An admin takes a link back. Answered by [`DoorEffect::Answer`].
+    Revoke {
+        /// Names the question.
+        ask: u64,
+        /// Which.
+        revocation: Revocation,
+    },
+    /// How much room the store's disk has.
+    Space(Space),
     /// Time passed.
     Timeout,
 }
@@ -91,6 +102,13 @@ pub enum Effect {
         stream: StreamHandle,
         /// Text.
         xml: String,
+    },
+    /// Read from an agent's client, or leave its socket unread.
+    AgentRead {
+        /// The connection.
+        stream: StreamHandle,
+        /// Whether to read.
+        is_wanted: bool,
     },
     /// End an agent's stream with a stream error. No `AgentLost` is wanted for it.
     AgentClose {
@@ -117,6 +135,24 @@ pub enum Effect {
     },
     /// For the log.
     Audit(Audit),
+    /// For the door towards the relays.
+    Door(DoorEffect),
+}
+
+/// What the door towards the relays needs beside its answers.
+#[derive(Debug)]
+pub enum DoorEffect {
+    /// These links, and no others, are revoked.
+    Revoked(Vec<RevokedLink>),
+    /// The answer to an admin.
+    Answer {
+        /// Which question's.
+        ask: u64,
+        /// What was done, or why not.
+        done: Result<RevocationDone, String>,
+    },
+    /// A new session's answer has left: drop this.
+    Admitted(Pending),
 }
 
 /// A line for the log: names and codes, never what people said.
@@ -153,8 +189,10 @@ pub enum Audit {
     Refused {
         /// The queue asked for.
         queue: String,
-        /// Why.
+        /// Why, as the relay is told.
         code: RefusalCode,
+        /// Why, as it is counted.
+        reason: &'static str,
     },
     /// An agent took a session.
     Taken {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::deliver::shown_event;
 use super::{AGENT_GRACE, Desk, Effect, LegId, StreamHandle, Timer};
-use crate::connector::agent_leg::{Account, Leg, PLAIN_PROOF_AFTER, RESUMABLE_FOR, Tag, key_of, key_text};
+use crate::connector::agent_leg::{Account, Leg, PLAIN_PROOF_AFTER, PROOFS_TOGETHER, RESUMABLE_FOR, Tag, key_of, key_text};
 use crate::im::{Author, ImEvent, Message};
 use crate::proto::xmpp::im::stanza_of;
 use crate::proto::xmpp::ns;
@@ -94,11 +94,7 @@ impl Desk {
     pub(super) fn nonza(&mut self, id: LegId, nonza: &Nonza) {
         match nonza {
             Nonza::Enable { resume } => self.enable(id, *resume),
-            Nonza::Request => {
-                let Some(leg) = self.legs.get(&id) else { return };
-                let answer = Element::new("a", ns::STREAM_MANAGEMENT).with_attribute("h", leg.h().to_string()).to_xml();
-                self.write_nonza(id, answer);
-            }
+            Nonza::Request => self.answer_count(id),
             Nonza::Answer { h } => {
                 if !self.acknowledge(id, *h) {
                     let text = format!("You acknowledged {h} stanzas, more than were sent.");
@@ -107,6 +103,13 @@ impl Desk {
             }
             Nonza::Resume { .. } => self.sm_failed(id, "unexpected-request"),
         }
+    }
+
+    /// Tells a client how many of its stanzas are handled.
+    pub(super) fn answer_count(&mut self, id: LegId) {
+        let Some(leg) = self.legs.get(&id).filter(|leg| leg.account != Account::Plain) else { return };
+        let answer = Element::new("a", ns::STREAM_MANAGEMENT).with_attribute("h", leg.h().to_string()).to_xml();
+        self.write_nonza(id, answer);
     }
 
     fn enable(&mut self, id: LegId, resume: bool) {
@@ -121,9 +124,12 @@ impl Desk {
             enabled.set_attribute("id", key_text(key));
             enabled.set_attribute("resume", "true");
             enabled.set_attribute("max", RESUMABLE_FOR.as_secs().to_string());
-            let (agent, resource) = (leg.agent.clone(), leg.resource.clone());
+            let (agent, resource, presence) = (leg.agent.clone(), leg.resource.clone(), leg.presence);
             self.keys.insert(key, id);
             self.op(Op::StreamBegin { stream: key, agent, resource });
+            if presence.is_some() {
+                self.op(Op::StreamPresence { stream: key, presence });
+            }
         } else {
             leg.enable(Account::Counted);
         }
@@ -159,7 +165,7 @@ impl Desk {
         let Some(leg) = self.legs.get_mut(&id) else { return };
         let proven = leg.proven_by_time(self.now.instant);
         if let Some(next) = leg.next_proof() {
-            self.timers.insert((next, Timer::Proof(id)));
+            self.timers.insert((next.max(self.now.instant + PROOFS_TOGETHER), Timer::Proof(id)));
         }
         self.prove_all(id, &proven);
     }
@@ -199,7 +205,11 @@ impl Desk {
     }
 
     pub(super) fn agent_lost(&mut self, handle: StreamHandle) {
-        let Some(id) = self.handles.remove(&handle) else { return };
+        let Some(id) = self.handles.get(&handle).copied() else { return };
+        if self.legs.get(&id).is_some_and(|leg| leg.key().is_none()) {
+            self.release_last(id);
+        }
+        self.handles.remove(&handle);
         let Some(leg) = self.legs.get_mut(&id) else { return };
         let agent = leg.agent.clone();
         self.stirred.insert(agent.clone());
@@ -226,7 +236,9 @@ impl Desk {
     }
 
     pub(super) fn agent_closed(&mut self, handle: StreamHandle) {
-        let Some(id) = self.handles.remove(&handle) else { return };
+        let Some(id) = self.handles.get(&handle).copied() else { return };
+        self.release_last(id);
+        self.handles.remove(&handle);
         let Some(agent) = self.legs.get(&id).map(|leg| leg.agent.clone()) else { return };
         self.end_leg(id);
         self.agent_left(&agent);
@@ -296,9 +308,8 @@ impl Desk {
         let sessions: Vec<SessionId> =
             self.agents.get(&leg.agent).map(|agent| agent.sessions.iter().copied().collect()).unwrap_or_default();
         for session in sessions {
-            let Some(session) = self.sessions.get_mut(&session) else { continue };
-            for event in session.undelivered.values_mut().filter(|event| event.on == Some(id)) {
-                event.on = None;
+            if let Some(session) = self.sessions.get_mut(&session) {
+                session.undelivered.release(id);
             }
         }
     }

@@ -2,6 +2,8 @@
 
 mod admission;
 mod crash;
+mod door;
+mod hold;
 mod hostile;
 mod rig;
 mod routing;

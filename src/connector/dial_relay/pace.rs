@@ -30,14 +30,6 @@ impl Pace {
         self.dial_at
     }
 
-    pub(super) fn failures(&self) -> u32 {
-        self.failures
-    }
-
-    pub(super) fn is_attached(&self) -> bool {
-        self.attached_at.is_some()
-    }
-
     /// Whether to dial now; tells so once.
     pub(super) fn is_due(&mut self, now: Instant) -> bool {
         self.dial_at.take_if(|at| *at <= now).is_some()
@@ -45,6 +37,7 @@ impl Pace {
 
     pub(super) fn attached(&mut self, now: Instant) {
         self.attached_at = Some(now);
+        self.dial_at = None;
     }
 
     /// A carrier that stood is gone; `chance` is from 0 to 1.
@@ -99,7 +92,7 @@ mod tests {
             pace.failed(now, 0.0);
         }
         pace.attached(now);
-        assert!(pace.is_due(now));
+        assert!(!pace.is_due(now));
         pace.lost(now + GOOD_AFTER, 1.0);
         assert!(pace.is_due(now + GOOD_AFTER));
     }
@@ -110,7 +103,6 @@ mod tests {
         for _ in 0..12 {
             pace.attached(now);
             pace.lost(now, 1.0);
-            pace.dial_at = None;
         }
         pace.attached(now);
         pace.lost(now, 1.0);

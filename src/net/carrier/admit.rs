@@ -1,36 +1,51 @@
-//! The relay's accept loop: handshakes run beside it, bounded in number and time, so that no silent peer holds up another.
+//! The relay's accept loops: handshakes run beside them, bounded in number and time, so that no silent peer holds up another.
+//!
+//! Where too many are under way, the one that has waited longest gives way to the newcomer: a true connector is through in a
+//! few milliseconds, and those that only wait cannot keep it out.
 
-use std::collections::HashMap;
-use std::net::IpAddr;
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use quinn::{Endpoint, Incoming};
-use tokio::task::{Id, JoinSet};
+use tokio::net::TcpStream;
+use tokio::task::{AbortHandle, Id, JoinSet};
 use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 
-use super::{CarrierInput, HANDSHAKE, Owner, pump, serve, told};
+use super::{CarrierInput, DialFault, HANDSHAKE, Owner, Standing, quic_pump, serve, tls_pump};
+use crate::net::dial::tune;
+use crate::net::listener::Listener;
 
-/// Handshakes under way at once; beyond them newcomers are refused.
+/// Handshakes under way at once on one socket.
 const PENDING: usize = 256;
 
 /// Handshakes under way at once from one address.
 const PENDING_PER_ADDRESS: usize = 64;
 
-/// Handshakes under way above which a newcomer must first prove its address (Retry, RFC 9000 §8.1.2).
+/// QUIC handshakes under way above which a newcomer must first prove its address (Retry, RFC 9000 §8.1.2).
 const PENDING_UNPROVEN: usize = 32;
 
-/// Accepts carriers until the endpoint is closed.
-pub(super) async fn accept(endpoint: Endpoint, owner: Owner) {
-    let mut pending = Pending::default();
+/// Accepts carriers over QUIC until the endpoint is closed.
+pub(super) async fn accept_quic(endpoint: Endpoint, owner: Owner) {
+    let mut pending = Pending::new(owner.clone());
     let mut standing = JoinSet::new();
     loop {
         tokio::select! {
             incoming = endpoint.accept() => match incoming {
-                Some(incoming) => pending.admit(incoming, &owner),
+                Some(incoming) if pending.len() >= PENDING_UNPROVEN && incoming.may_retry() => {
+                    // It may retry, so this cannot fail.
+                    drop(incoming.retry());
+                }
+                Some(incoming) => {
+                    let address = incoming.remote_address();
+                    pending.begin(address, take_quic(incoming));
+                }
                 None => break,
             },
-            Some(lanes) = pending.next() => {
-                if let Some(lanes) = lanes {
-                    standing.spawn(serve(lanes, owner.next(), owner.clone()));
+            Some(came) = pending.next() => {
+                if let Some(came) = came {
+                    standing.spawn(serve(came, owner.next(), owner.clone()));
                 }
             }
             Some(_) = standing.join_next() => {}
@@ -39,50 +54,99 @@ pub(super) async fn accept(endpoint: Endpoint, owner: Owner) {
     standing.shutdown().await;
 }
 
-/// The handshakes under way.
-#[derive(Debug, Default)]
+/// Accepts carriers over TLS until the set of carriers is dropped.
+pub(super) async fn accept_tls(listener: Listener, tls: Arc<rustls::ServerConfig>, owner: Owner) {
+    let acceptor = TlsAcceptor::from(tls);
+    let mut pending = Pending::new(owner.clone());
+    let mut standing = JoinSet::new();
+    loop {
+        tokio::select! {
+            (socket, address) = listener.accept() => pending.begin(address, take_tls(socket, acceptor.clone())),
+            Some(came) = pending.next() => {
+                if let Some(came) = came {
+                    standing.spawn(serve(came, owner.next(), owner.clone()));
+                }
+            }
+            Some(_) = standing.join_next() => {}
+        }
+    }
+}
+
+async fn take_quic(incoming: Incoming) -> Result<Standing, DialFault> {
+    let connection = incoming.await.map_err(|fault| quic_pump::told(&fault))?;
+    Ok(Standing::Quic(quic_pump::take(connection).await?))
+}
+
+async fn take_tls(socket: TcpStream, acceptor: TlsAcceptor) -> Result<Standing, DialFault> {
+    // Fails only on a connection that is gone already, as its first read will show.
+    drop(tune((&socket).into()));
+    let stream = acceptor.accept(socket).await.map_err(|fault| tls_pump::handshake_failed(&fault))?;
+    Ok(Standing::Tls(Box::new(stream.into())))
+}
+
+/// The handshakes under way on one socket, the longest first.
+#[derive(Debug)]
 struct Pending {
-    tasks: JoinSet<Option<pump::Lanes>>,
-    from: HashMap<Id, IpAddr>,
+    tasks: JoinSet<Option<Standing>>,
+    waiting: VecDeque<Waiting>,
+    owner: Owner,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    task: Id,
+    abort: AbortHandle,
+    address: SocketAddr,
 }
 
 impl Pending {
-    fn admit(&mut self, incoming: Incoming, owner: &Owner) {
-        let address = incoming.remote_address().ip().to_canonical();
-        if self.tasks.len() >= PENDING || self.from.values().filter(|other| **other == address).count() >= PENDING_PER_ADDRESS {
-            return incoming.refuse();
+    fn new(owner: Owner) -> Self {
+        Self { tasks: JoinSet::new(), waiting: VecDeque::new(), owner }
+    }
+
+    fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    fn begin(&mut self, address: SocketAddr, handshake: impl Future<Output = Result<Standing, DialFault>> + Send + 'static) {
+        self.make_room(address.ip().to_canonical());
+        let owner = self.owner.clone();
+        let abort = self.tasks.spawn(async move {
+            let why = match timeout(HANDSHAKE, handshake).await {
+                Ok(Ok(came)) => return Some(came),
+                Ok(Err(fault)) => fault.why,
+                Err(_) => "the handshake took too long".to_owned(),
+            };
+            // An owner that is gone needs no word.
+            drop(owner.inputs.send(CarrierInput::Refused { address, why }).await);
+            None
+        });
+        self.waiting.push_back(Waiting { task: abort.id(), abort, address });
+    }
+
+    fn make_room(&mut self, newcomer: IpAddr) {
+        let is_neighbour = |waiting: &Waiting| waiting.address.ip().to_canonical() == newcomer;
+        let leaves = if self.waiting.iter().filter(|waiting| is_neighbour(waiting)).count() >= PENDING_PER_ADDRESS {
+            self.waiting.iter().position(is_neighbour)
+        } else {
+            (self.waiting.len() >= PENDING).then_some(0)
+        };
+        if let Some(Waiting { abort, address, .. }) = leaves.and_then(|at| self.waiting.remove(at)) {
+            abort.abort();
+            // What a busy owner does not hear of is one stranger among hundreds.
+            drop(self.owner.inputs.try_send(CarrierInput::Refused { address, why: "it gave way to a newcomer".into() }));
         }
-        if self.tasks.len() >= PENDING_UNPROVEN && incoming.may_retry() {
-            // It may retry, so this cannot fail.
-            return drop(incoming.retry());
-        }
-        let task = self.tasks.spawn(handshake(incoming, owner.clone()));
-        self.from.insert(task.id(), address);
     }
 
     /// The next handshake that ended; `None` within when it failed, without when none is under way.
-    async fn next(&mut self) -> Option<Option<pump::Lanes>> {
-        let (id, lanes) = match self.tasks.join_next_with_id().await? {
-            Ok((id, lanes)) => (id, lanes),
+    async fn next(&mut self) -> Option<Option<Standing>> {
+        let (id, came) = match self.tasks.join_next_with_id().await? {
+            Ok((id, came)) => (id, came),
             Err(fault) => (fault.id(), None),
         };
-        self.from.remove(&id);
-        Some(lanes)
+        if let Some(at) = self.waiting.iter().position(|waiting| waiting.task == id) {
+            self.waiting.remove(at);
+        }
+        Some(came)
     }
-}
-
-async fn handshake(incoming: Incoming, owner: Owner) -> Option<pump::Lanes> {
-    let address = incoming.remote_address();
-    let taking = async {
-        let connection = incoming.await.map_err(|fault| told(&fault))?;
-        pump::take(connection).await
-    };
-    let why = match timeout(HANDSHAKE, taking).await {
-        Ok(Ok(lanes)) => return Some(lanes),
-        Ok(Err(why)) => why,
-        Err(_) => "the handshake took too long".to_owned(),
-    };
-    // An owner that is gone needs no word.
-    drop(owner.inputs.send(CarrierInput::Refused { address, why }).await);
-    None
 }

@@ -92,20 +92,32 @@ impl Lanes {
     pub fn fill(&mut self, end: &mut impl TunnelEnd, now: Instant) {
         self.closing.retain(|(until, _)| now < *until);
         for (carrier, handle) in &self.open {
-            fill_lane(end, *carrier, Lane::Control, &handle.control, now);
-            fill_lane(end, *carrier, Lane::Data, &handle.data, now);
+            // Data never overtakes control: ATTACHED goes before what it allows, also where both lanes share a stream.
+            if fill_lane(end, *carrier, Lane::Control, &handle.control, now) == Filled::ToTheLast {
+                fill_lane(end, *carrier, Lane::Data, &handle.data, now);
+            }
             let may_read = end.may_read_data(*carrier);
             handle.read_data.send_if_modified(|current| std::mem::replace(current, may_read) != may_read);
         }
     }
 }
 
-fn fill_lane(end: &mut impl TunnelEnd, carrier: CarrierId, lane: Lane, sender: &mpsc::Sender<Bytes>, now: Instant) {
+/// How far a lane was filled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Filled {
+    /// There is nothing more for it.
+    ToTheLast,
+    /// There may be more, and it has no room.
+    ToTheBrim,
+}
+
+fn fill_lane(end: &mut impl TunnelEnd, carrier: CarrierId, lane: Lane, sender: &mpsc::Sender<Bytes>, now: Instant) -> Filled {
     while let Ok(permit) = sender.try_reserve() {
         let mut bytes = BytesMut::new();
         if !end.transmit(carrier, lane, QUANTUM, &mut bytes, now) {
-            return;
+            return Filled::ToTheLast;
         }
         permit.send(bytes.freeze());
     }
+    Filled::ToTheBrim
 }

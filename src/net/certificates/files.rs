@@ -9,6 +9,9 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
+use super::Issued;
+use crate::net::quic::Credentials;
+
 /// Largest PEM file that is read: a chain is a few kilobytes.
 const MAX_FILE: u64 = 1 << 20;
 
@@ -85,6 +88,25 @@ pub fn load_authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, Fil
     let none = || FileError::NoCertificate(path.to_owned());
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read(path)?).collect();
     all.ok().filter(|chain| !chain.is_empty()).ok_or_else(none)
+}
+
+/// Credentials of what was just issued, and the CAs in `authorities`.
+///
+/// # Errors
+/// One of them is not PEM.
+pub fn own_and_authorities(own: &Issued, authorities: &str) -> Result<Credentials, FileError> {
+    let all = |pem: &str| CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>();
+    let none = |_damaged| FileError::NoCertificate(PathBuf::from("what was issued"));
+    Ok(Credentials {
+        chain: all(&own.certificate).map_err(none)?,
+        key: PrivateKeyDer::from_pem_slice(own.key.as_bytes()).map_err(none)?,
+        authorities: all(authorities).map_err(none)?,
+    })
+}
+
+/// The private key in `pem`.
+pub fn private_key(pem: &str) -> Option<PrivateKeyDer<'static>> {
+    PrivateKeyDer::from_pem_slice(pem.as_bytes()).ok()
 }
 
 /// The first certificate in `pem`.

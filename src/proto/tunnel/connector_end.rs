@@ -9,9 +9,12 @@
 //! by RESET, by a NEW tunnel, or when no carrier came within the detach window.
 
 mod attach;
+mod certificate;
 mod channel;
 mod desk;
 mod frames;
+mod policy;
+mod switch;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::Instant;
@@ -19,11 +22,14 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 
 use super::carrier::{self, Carrier, Phase};
+use super::certificate::CertificateRequest;
 use super::credit::Pool;
 use super::frame::Frame;
+use super::goaway::Leaving;
 use super::handshake;
 use super::line::{Line, Lines, Trunk};
 use super::open::reset_code;
+use super::policy::Outbox;
 use super::wire::{self, kind};
 use super::{CarrierId, ChannelId, ConnectorEvent, Identity, Lane, ResetCode, Settings, TunnelStats};
 
@@ -37,6 +43,10 @@ pub struct ConnectorEnd {
     carriers: BTreeMap<CarrierId, Carrier>,
     /// The carrier that was sent ATTACH, or that is attached.
     current: Option<CarrierId>,
+    /// The carrier that `current` takes over from: read no more, closed when `current` is attached or lost.
+    retiring: Option<CarrierId>,
+    /// This end has said that it stops.
+    leaving: Option<Leaving>,
     /// The tunnel as the relay named it; empty before the first ATTACHED.
     tunnel_id: Bytes,
     epoch: u64,
@@ -44,12 +54,20 @@ pub struct ConnectorEnd {
     channels: Channels,
     /// Highest channel number that the relay has opened.
     last_opened: u32,
+    /// How the last channels were refused or reset: the frame may be lost with its carrier, and then OPEN comes again.
+    last_words: VecDeque<(u32, Bytes)>,
     trunk: Trunk,
     pool: Pool,
+    policy: Outbox,
     checks: HashSet<u64>,
     events: VecDeque<ConnectorEvent>,
     attached: u64,
+    switched: u64,
     duplicates: u64,
+    /// The relay's request for a certificate, until the shell takes it.
+    certificate_request: Option<CertificateRequest>,
+    /// The request that is not answered.
+    certificate_pending: Option<u64>,
 }
 
 /// Live channels by number.
@@ -62,25 +80,35 @@ impl Lines for Channels {
     }
 }
 
+/// Last words that are remembered: as many as OPENs may be pending.
+const MAX_LAST_WORDS: usize = 1024;
+
 impl ConnectorEnd {
     /// Makes an end; `incarnation` is the store's.
     pub fn new(settings: Settings, incarnation: [u8; 16]) -> Self {
         Self {
+            pool: Pool::new(&settings.replay_memory),
             settings,
             incarnation,
             carriers: BTreeMap::new(),
             current: None,
+            retiring: None,
+            leaving: None,
             tunnel_id: Bytes::new(),
             epoch: 0,
             detached_at: None,
             channels: Channels::default(),
             last_opened: 0,
+            last_words: VecDeque::new(),
             trunk: Trunk::default(),
-            pool: Pool::new(),
+            policy: Outbox::default(),
             checks: HashSet::new(),
             events: VecDeque::new(),
             attached: 0,
+            switched: 0,
             duplicates: 0,
+            certificate_request: None,
+            certificate_pending: None,
         }
     }
 
@@ -95,8 +123,9 @@ impl ConnectorEnd {
 
     /// The carrier is gone.
     pub fn carrier_lost(&mut self, carrier: CarrierId, now: Instant) {
-        self.drop_current(carrier, now);
         self.carriers.remove(&carrier);
+        self.retiring.take_if(|retiring| *retiring == carrier);
+        self.drop_current(carrier, now);
     }
 
     /// Time passed.
@@ -105,6 +134,11 @@ impl ConnectorEnd {
             self.close(id, why, now);
         }
         self.trunk.handle_timeout(&mut self.channels, now);
+        if self.trunk.is_stalled(&mut self.channels, self.settings.stalled_after, now)
+            && let Some(current) = self.current
+        {
+            self.close(current, "what was sent is not received", now);
+        }
         if self.detached_at.is_some_and(|since| now >= since + self.settings.detach_window) {
             self.expire();
         }
@@ -123,7 +157,7 @@ impl ConnectorEnd {
     }
 
     /// Appends encoded frames for `lane` of `carrier`, as at the relay.
-    pub fn poll_transmit(&mut self, carrier: CarrierId, lane: Lane, max: usize, out: &mut BytesMut, _now: Instant) -> bool {
+    pub fn poll_transmit(&mut self, carrier: CarrierId, lane: Lane, max: usize, out: &mut BytesMut, now: Instant) -> bool {
         let before = out.len();
         let Some(state) = self.carriers.get_mut(&carrier) else { return false };
         let attached = state.is_attached();
@@ -132,9 +166,10 @@ impl ConnectorEnd {
                 state.write(max, out);
                 if attached {
                     self.trunk.write_acks(&mut self.channels, max, out);
+                    self.policy.write(max, out);
                 }
             }
-            Lane::Data if attached => self.trunk.write_data(&mut self.channels, max, out),
+            Lane::Data if attached => self.trunk.write_data(&mut self.channels, max, out, self.settings.stalled_after, now),
             Lane::Data => {}
         }
         out.len() > before
@@ -148,10 +183,16 @@ impl ConnectorEnd {
         })
     }
 
+    /// The carrier that carries the tunnel.
+    pub fn attached_carrier(&self) -> Option<CarrierId> {
+        self.current.filter(|id| self.carriers.get(id).is_some_and(Carrier::is_attached))
+    }
+
     /// Counters.
     pub fn stats(&self) -> TunnelStats {
         TunnelStats {
             attached: self.attached,
+            switched: self.switched,
             epoch: self.epoch,
             replayed: self.trunk.replayed,
             duplicates: self.duplicates,
@@ -177,29 +218,33 @@ impl ConnectorEnd {
     fn fail(&mut self, id: CarrierId, code: &str, now: Instant) {
         let Some(carrier) = self.carriers.get_mut(&id) else { return };
         carrier.fail(code);
-        self.drop_current(id, now);
         self.events.push_back(ConnectorEvent::CloseCarrier { carrier: id, why: code.to_owned() });
+        self.drop_current(id, now);
     }
 
     /// Has a carrier closed without a word.
     fn close(&mut self, id: CarrierId, why: &str, now: Instant) {
         let Some(carrier) = self.carriers.get_mut(&id) else { return };
         carrier.phase = Phase::Closing;
-        self.drop_current(id, now);
         self.events.push_back(ConnectorEvent::CloseCarrier { carrier: id, why: why.to_owned() });
+        self.drop_current(id, now);
     }
 
-    /// The carrier no longer carries the tunnel.
+    /// The carrier no longer carries the tunnel; a candidate takes over at once.
     fn drop_current(&mut self, id: CarrierId, now: Instant) {
         if self.current != Some(id) {
             return;
         }
         self.current = None;
         self.trunk.clear();
+        self.forget_certificate();
+        self.policy.reset();
         if !self.tunnel_id.is_empty() && self.detached_at.is_none() {
             self.detached_at = Some(now);
             self.events.push_back(ConnectorEvent::Detached);
         }
+        self.close_retiring(now);
+        self.promote_candidate(now);
     }
 
     /// No carrier came: the tunnel and its channels are over.
@@ -217,9 +262,25 @@ impl ConnectorEnd {
     /// Ends the attachment of a channel and says so on the wire.
     fn reset(&mut self, channel: u32, code: ResetCode) {
         self.forget(channel);
+        self.say_last(channel, wire::encoded(kind::RESET, 0, channel, &wire::Reset { code: reset_code(code) }));
+    }
+
+    /// Says how a channel ended, and remembers it.
+    fn say_last(&mut self, channel: u32, frame: Bytes) {
         if self.is_attached() {
-            self.trunk.first.push_back(wire::encoded(kind::RESET, 0, channel, &wire::Reset { code: reset_code(code) }));
+            self.trunk.first.push_back(frame.clone());
         }
+        self.last_words.push_back((channel, frame));
+        if self.last_words.len() > MAX_LAST_WORDS {
+            self.last_words.pop_front();
+        }
+    }
+
+    /// Says again how a channel ended.
+    fn repeat_last(&mut self, channel: u32) {
+        let words = self.last_words.iter().rev().find(|(ended, _)| *ended == channel).map(|(_, frame)| frame.clone());
+        let unknown = || wire::encoded(kind::RESET, 0, channel, &wire::Reset { code: reset_code(ResetCode::Unknown) });
+        self.trunk.push_answer(words.unwrap_or_else(unknown));
     }
 
     /// Ends the attachment of a channel by a fault and tells both sides.

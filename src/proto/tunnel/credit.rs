@@ -6,6 +6,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::memory::ReplayMemory;
+
 /// Every channel's window, always.
 pub(super) const RESERVE: u32 = 2 * 1024;
 
@@ -36,11 +38,12 @@ pub(super) fn cost(body_len: usize) -> u32 {
 #[derive(Debug)]
 pub(super) struct Pool {
     free: u64,
+    memory: ReplayMemory,
 }
 
 impl Pool {
-    pub(super) fn new() -> Self {
-        Self { free: POOL_BYTES }
+    pub(super) fn new(memory: &ReplayMemory) -> Self {
+        Self { free: POOL_BYTES, memory: memory.clone() }
     }
 
     /// Widens `window` by a step if there is room; tells whether it grew.
@@ -48,7 +51,7 @@ impl Pool {
         let Some(next) = STEPS.into_iter().find(|step| step > window) else { return false };
         let want = u64::from(next - *window);
         let stalled = now.saturating_duration_since(last_progress) >= STALLED;
-        if want > self.free || (stalled && self.free < POOL_BYTES / 4) {
+        if want > self.free || (stalled && self.free < POOL_BYTES / 4) || self.memory.is_full() {
             return false;
         }
         self.free -= want;
@@ -82,7 +85,7 @@ mod tests {
     #[expect(clippy::disallowed_methods, reason = "a test needs some instant to count from")]
     fn the_pool_never_promises_more_than_it_has() {
         let now = Instant::now();
-        let mut pool = Pool::new();
+        let mut pool = Pool::new(&ReplayMemory::default());
         let mut windows = vec![RESERVE; 20_000];
         for _ in 0..2 {
             for window in &mut windows {
@@ -102,7 +105,7 @@ mod tests {
     #[expect(clippy::disallowed_methods, reason = "a test needs some instant to count from")]
     fn a_short_pool_gives_nothing_to_a_stalled_channel() {
         let start = Instant::now();
-        let mut pool = Pool { free: POOL_BYTES / 4 - 1 };
+        let mut pool = Pool { free: POOL_BYTES / 4 - 1, memory: ReplayMemory::default() };
         let mut window = RESERVE;
         assert!(!pool.widen(&mut window, start, start + STALLED));
         assert!(pool.widen(&mut window, start, start));

@@ -9,6 +9,9 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
+use super::Lane;
+use super::wire::kind;
+
 /// Largest body, in bytes.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
 
@@ -32,6 +35,14 @@ pub struct Frame {
     pub channel: u32,
     /// Its body, an encoded protobuf message.
     pub body: Bytes,
+}
+
+/// The lane of a frame by its type: that of a channel's frames, whose order counts, is the data lane.
+pub fn lane_of(kind: u8) -> Lane {
+    match kind {
+        kind::OPEN | kind::OPEN_OK | kind::OPEN_REFUSED | kind::DATA | kind::COUNTED | kind::OWN | kind::FIN | kind::RESET => Lane::Data,
+        _ => Lane::Control,
+    }
 }
 
 /// Why bytes are not a frame. The carrier must be closed.

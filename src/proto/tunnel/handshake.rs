@@ -16,9 +16,6 @@ use super::frame::{Frame, MAX_BODY_BYTES, MORE};
 use super::open::text;
 use super::wire::{self, Cursor, kind};
 
-/// The only version there is.
-const VERSION: u32 = 1;
-
 /// Largest HELLO, in bytes.
 const MAX_HELLO_BYTES: usize = 4096;
 
@@ -37,8 +34,8 @@ pub(super) struct Refusal(pub(super) &'static str);
 
 pub(super) fn hello(settings: &Settings, incarnation: &[u8]) -> wire::Hello {
     wire::Hello {
-        min_version: VERSION,
-        max_version: VERSION,
+        min_version: *settings.versions.start(),
+        max_version: *settings.versions.end(),
         features: 0,
         node: settings.node.clone(),
         software: settings.software.clone(),
@@ -49,13 +46,15 @@ pub(super) fn hello(settings: &Settings, incarnation: &[u8]) -> wire::Hello {
     }
 }
 
-/// Reads a HELLO or HELLO_ACK; the highest version that both know must exist.
-pub(super) fn read_hello(frame: &Frame) -> Result<wire::Hello, Refusal> {
+/// Reads a HELLO or HELLO_ACK. The highest version that both know is spoken; without one the carrier ends. Of features only those
+/// that both name would hold; there are none yet.
+pub(super) fn read_hello(frame: &Frame, settings: &Settings) -> Result<wire::Hello, Refusal> {
     if frame.body.len() > MAX_HELLO_BYTES {
         return Err(Refusal("hello_too_large"));
     }
     let mut hello: wire::Hello = wire::body(frame).map_err(|_| Refusal("malformed"))?;
-    if hello.min_version > VERSION || hello.max_version < VERSION {
+    let newest = hello.max_version.min(*settings.versions.end());
+    if newest < hello.min_version.max(*settings.versions.start()) {
         return Err(Refusal("version"));
     }
     hello.node = text(hello.node, MAX_NAME_BYTES).map_err(|_| Refusal("malformed"))?;

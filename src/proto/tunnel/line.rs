@@ -3,7 +3,7 @@
 //! Both ends are alike here: a [`Line`] is one session's numbers both ways; a [`Trunk`] is the tunnel's list of who has
 //! something to send. The trunk is emptied with each carrier and filled again from the lines by the attachment.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -11,12 +11,17 @@ use bytes::{Bytes, BytesMut};
 use super::credit::Pool;
 use super::handshake::MAX_CHANNELS;
 use super::inflow::{Inflow, Owed};
+use super::memory::ReplayMemory;
 use super::outflow::Outflow;
 use super::scheduler::Scheduler;
 use super::wire::{self, kind};
 
 /// How long an ACK or a COUNTED may wait for company.
 const COALESCE: Duration = Duration::from_millis(50);
+
+/// What is due within this time of what is due now leaves with it: among many channels each would else wake the process and send a
+/// packet by itself.
+const TOGETHER: Duration = Duration::from_millis(20);
 
 /// How many widened channels are looked at when one more wants a window and the pool is short.
 const SHRINK_TRIES: usize = 8;
@@ -45,19 +50,20 @@ pub(super) struct Line {
 }
 
 impl Line {
-    pub(super) fn new(out_first: u64, in_next: u64) -> Self {
-        Self { out: Outflow::new(out_first), inn: Inflow::new(in_next), held_back: false, sm_latest: 0, sm_told: 0, counted_due: false }
+    pub(super) fn new(out_first: u64, in_next: u64, memory: &ReplayMemory) -> Self {
+        let (out, inn) = (Outflow::new(out_first, memory), Inflow::new(in_next));
+        Self { out, inn, held_back: false, sm_latest: 0, sm_told: 0, counted_due: false }
     }
 
     pub(super) fn has_turn(&self) -> bool {
         !self.held_back && (self.out.can_send() || (self.counted_due && self.out.is_drained()))
     }
 
-    fn write(&mut self, channel: u32, deficit: &mut usize, max: usize, out: &mut BytesMut) -> u64 {
+    fn write(&mut self, channel: u32, deficit: &mut usize, max: usize, out: &mut BytesMut, now: Instant) -> u64 {
         if self.held_back {
             return 0;
         }
-        let again = self.out.write(channel, deficit, max, out);
+        let again = self.out.write(channel, deficit, max, out, now);
         if self.counted_due && self.out.is_drained() && out.len() < max {
             wire::put(out, kind::COUNTED, 0, channel, &wire::Counted { sm_in: self.sm_latest });
             self.counted_due = false;
@@ -83,6 +89,8 @@ pub(super) struct Trunk {
     acks_later: VecDeque<(Instant, u32)>,
     counted: VecDeque<(Instant, u32)>,
     widened: VecDeque<u32>,
+    /// Channels that have sent something, by the time at which to see whether it was received.
+    watched: BTreeSet<(Instant, u32)>,
     /// Items that went out a second time, over all carriers.
     pub(super) replayed: u64,
 }
@@ -151,9 +159,28 @@ impl Trunk {
         self.first.len() > MAX_FIRST
     }
 
+    /// Whether a channel has waited for `after` to hear that what it sent was received: its carrier does not carry.
+    #[must_use]
+    pub(super) fn is_stalled(&mut self, lines: &mut impl Lines, after: Duration, now: Instant) -> bool {
+        while let Some((_, channel)) = self.watched.first().filter(|(due, _)| *due <= now).copied() {
+            self.watched.pop_first();
+            let Some(line) = lines.line(channel) else { continue };
+            match line.out.unreceived_since() {
+                None => line.out.is_watched = false,
+                Some(since) if now >= since + after => return true,
+                Some(since) => {
+                    self.watched.insert((since + after, channel));
+                }
+            }
+        }
+        false
+    }
+
     /// Moves what is due.
     pub(super) fn handle_timeout(&mut self, lines: &mut impl Lines, now: Instant) {
-        while let Some((_, channel)) = self.acks_later.pop_front_if(|(due, _)| *due <= now) {
+        let is_due = |due: Option<Instant>| due.is_some_and(|due| due <= now);
+        let soon = if is_due(self.poll_timeout()) { now + TOGETHER } else { now };
+        while let Some((_, channel)) = self.acks_later.pop_front_if(|(due, _)| *due <= soon) {
             if let Some(line) = lines.line(channel)
                 && line.inn.owed() == Owed::Later
             {
@@ -161,7 +188,7 @@ impl Trunk {
                 self.acks_now.push_back(channel);
             }
         }
-        while let Some((_, channel)) = self.counted.pop_front_if(|(due, _)| *due <= now) {
+        while let Some((_, channel)) = self.counted.pop_front_if(|(due, _)| *due <= soon) {
             if let Some(line) = lines.line(channel)
                 && line.sm_latest != line.sm_told
             {
@@ -176,7 +203,8 @@ impl Trunk {
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let ack = self.acks_later.front().map(|(due, _)| *due);
         let counted = self.counted.front().map(|(due, _)| *due);
-        ack.into_iter().chain(counted).min()
+        let watched = self.watched.first().map(|(due, _)| *due);
+        ack.into_iter().chain(counted).chain(watched).min()
     }
 
     /// Appends ACKs to `out` until it holds `max` bytes.
@@ -192,7 +220,7 @@ impl Trunk {
     }
 
     /// Appends frames of the data lane to `out` until it holds `max` bytes.
-    pub(super) fn write_data(&mut self, lines: &mut impl Lines, max: usize, out: &mut BytesMut) {
+    pub(super) fn write_data(&mut self, lines: &mut impl Lines, max: usize, out: &mut BytesMut, stalled_after: Duration, now: Instant) {
         while out.len() < max {
             let Some(frame) = self.first.pop_front() else { break };
             out.extend_from_slice(&frame);
@@ -203,7 +231,11 @@ impl Trunk {
                 self.scheduler.rest();
                 continue;
             };
-            self.replayed += line.write(channel, &mut deficit, max, out);
+            self.replayed += line.write(channel, &mut deficit, max, out, now);
+            if !line.out.is_watched && line.out.unreceived_since().is_some() {
+                line.out.is_watched = true;
+                self.watched.insert((now + stalled_after, channel));
+            }
             if line.has_turn() { self.scheduler.used(deficit) } else { self.scheduler.rest() }
         }
     }
@@ -223,10 +255,10 @@ mod tests {
     #[test]
     #[expect(clippy::disallowed_methods, reason = "a test needs some instant to count from")]
     fn channels_that_have_ended_do_not_pile_up() {
-        let (mut trunk, mut pool, now) = (Trunk::default(), Pool::new(), Instant::now());
+        let (mut trunk, mut pool, now) = (Trunk::default(), Pool::new(&ReplayMemory::default()), Instant::now());
         let mut lines = HashMap::<u32, Line>::new();
         for channel in 0..10_000 {
-            let mut line = Line::new(1, 1);
+            let mut line = Line::new(1, 1, &ReplayMemory::default());
             line.inn.arrive(1, 4096, &mut pool, now);
             assert!(line.inn.is_widened());
             lines.insert(channel, line);

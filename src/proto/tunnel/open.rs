@@ -165,6 +165,7 @@ pub(super) fn reset_code(code: ResetCode) -> u32 {
         ResetCode::Slow => 3,
         ResetCode::Cancelled => 4,
         ResetCode::Unknown => 5,
+        ResetCode::StoreRegressed => 6,
     }
 }
 
@@ -174,6 +175,7 @@ pub(super) fn reset_from_code(code: u32) -> ResetCode {
         2 => ResetCode::Protocol,
         3 => ResetCode::Slow,
         4 => ResetCode::Cancelled,
+        6 => ResetCode::StoreRegressed,
         _ => ResetCode::Unknown,
     }
 }

@@ -5,10 +5,12 @@
 //! only a tombstone.
 
 use std::collections::VecDeque;
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 
 use super::credit::{self, MAX_IN_FLIGHT, RESERVE, WIDEST};
+use super::memory::{ReplayMemory, Share};
 use super::open::fin_to_wire;
 use super::wire::{self, kind};
 use super::{Fin, Payload};
@@ -71,12 +73,19 @@ pub(super) struct Outflow {
     in_flight: u64,
     charged_from: u64,
     held: usize,
+    share: Share,
     ended: bool,
+    /// Highest number that the peer said it has received.
+    received: u64,
+    /// Since when something that was sent on this attachment is not known to be received.
+    unreceived_since: Option<Instant>,
+    /// The trunk looks at this log from time to time.
+    pub(super) is_watched: bool,
 }
 
 impl Outflow {
     /// An empty log whose next item has number `first`.
-    pub(super) fn new(first: u64) -> Self {
+    pub(super) fn new(first: u64, memory: &ReplayMemory) -> Self {
         Self {
             first,
             log: VecDeque::new(),
@@ -86,7 +95,11 @@ impl Outflow {
             in_flight: 0,
             charged_from: first,
             held: 0,
+            share: memory.share(),
             ended: false,
+            received: first.saturating_sub(1),
+            unreceived_since: None,
+            is_watched: false,
         }
     }
 
@@ -105,6 +118,7 @@ impl Outflow {
         self.ended = matches!(item, Item::Fin(_));
         let entry = Entry { item, sm_in };
         self.held += entry.body_len();
+        self.share.add(entry.cost().into());
         self.log.push_back(entry);
     }
 
@@ -114,12 +128,18 @@ impl Outflow {
         self.next_send = first;
         self.charged_from = first;
         self.sent = first.saturating_sub(1);
+        self.received = self.sent;
     }
 
-    /// The peer handled everything up to `handled` and offers `window`. Older claims are ignored.
-    pub(super) fn acknowledge(&mut self, handled: u64, window: u32) -> Result<Option<Progress>, BadClaim> {
-        if handled > self.sent {
+    /// The peer received and handled so much and offers a window. Older claims are ignored.
+    pub(super) fn acknowledge(&mut self, ack: &wire::Ack, now: Instant) -> Result<Option<Progress>, BadClaim> {
+        let (handled, window) = (ack.handled, ack.credit);
+        if handled > self.sent || ack.received > self.sent {
             return Err(BadClaim);
+        }
+        if ack.received > self.received {
+            self.received = ack.received;
+            self.unreceived_since = if ack.received + 1 >= self.next_send { None } else { Some(now) };
         }
         if handled.saturating_add(1) < self.first {
             return Ok(None);
@@ -141,6 +161,9 @@ impl Outflow {
         self.window = RESERVE;
         self.charged_from = self.next_send;
         self.in_flight = 0;
+        self.received = self.next_send - 1;
+        self.unreceived_since = None;
+        self.is_watched = false;
         Ok(progress)
     }
 
@@ -150,7 +173,7 @@ impl Outflow {
     }
 
     /// Writes items until `out` holds `max` bytes, the window is full or `deficit` is spent; gives how many went out before.
-    pub(super) fn write(&mut self, channel: u32, deficit: &mut usize, max: usize, out: &mut BytesMut) -> u64 {
+    pub(super) fn write(&mut self, channel: u32, deficit: &mut usize, max: usize, out: &mut BytesMut, now: Instant) -> u64 {
         let mut again = 0;
         while *deficit > 0 && out.len() < max && self.can_send() {
             let Some(entry) = self.unsent() else { break };
@@ -161,6 +184,7 @@ impl Outflow {
             self.in_flight += u64::from(cost);
             again += u64::from(self.next_send <= self.sent);
             self.sent = self.sent.max(self.next_send);
+            self.unreceived_since.get_or_insert(now);
             self.next_send += 1;
         }
         again
@@ -193,6 +217,11 @@ impl Outflow {
         self.ended
     }
 
+    /// Since when the peer has not said that it received what was sent.
+    pub(super) fn unreceived_since(&self) -> Option<Instant> {
+        self.unreceived_since
+    }
+
     /// Bytes of bodies held.
     pub(super) fn held(&self) -> usize {
         self.held
@@ -207,6 +236,7 @@ impl Outflow {
         while self.first <= handled {
             let Some(entry) = self.log.pop_front() else { break };
             self.held -= entry.body_len();
+            self.share.sub(entry.cost().into());
             if (self.charged_from..self.next_send).contains(&self.first) {
                 self.in_flight = self.in_flight.saturating_sub(u64::from(entry.cost()));
             }
@@ -222,11 +252,13 @@ impl Outflow {
         let index = |number: u64| usize::try_from(number.saturating_sub(self.first)).unwrap_or(usize::MAX);
         let (again, unsent) = (index(self.next_send), index(self.sent + 1));
         for entry in self.log.iter_mut().take(unsent).skip(again) {
+            let body = entry.body_len();
             if let Item::Payload(payload @ Payload::Ephemeral(_)) = &mut entry.item {
                 *payload = Payload::Tombstone;
+                self.held -= body;
+                self.share.sub(body as u64);
             }
         }
-        self.held = self.log.iter().map(Entry::body_len).sum();
     }
 }
 

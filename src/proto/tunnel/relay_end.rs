@@ -8,7 +8,10 @@
 //! is asked again, by OPEN attach, for every session that stood, and gets what it has not handled.
 
 mod attach;
+mod certificate;
 mod frames;
+mod leave;
+mod policy;
 mod session;
 mod session_commands;
 
@@ -18,11 +21,15 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 
 use super::carrier::{self, Carrier, Phase};
+use super::certificate::CertificateNews;
 use super::credit::Pool;
 use super::frame::Frame;
+use super::goaway::Leaving;
+use super::governor::Governor;
 use super::handshake;
 use super::line::{Line, Lines, Trunk};
 use super::open::reset_code;
+use super::policy::{Intake, PolicyNews};
 use super::wire::{self, kind};
 use super::{Admission, CarrierId, CheckId, Identity, Lane, RelayEvent, ResetCode, SessionKey, Settings, TunnelStats};
 use crate::session::CloseReason;
@@ -44,11 +51,19 @@ pub struct RelayEnd {
     by_identity: HashMap<Identity, usize>,
     sessions: HashMap<SessionKey, Session>,
     events: VecDeque<RelayEvent>,
+    policy_news: VecDeque<PolicyNews>,
+    /// This end has said that it stops.
+    leaving: Option<Leaving>,
+    /// ATTACH of connectors that are not attached.
+    attaches: Governor,
     /// OPENs and CHECKs by the time at which they are given up; both wait equally long.
     opens: VecDeque<(Instant, SessionKey)>,
     checks: VecDeque<(Instant, usize, CheckId)>,
     /// Sessions whose FIN waits for what came before it.
     lingering: VecDeque<(Instant, SessionKey)>,
+    certificate_news: VecDeque<(Identity, CertificateNews)>,
+    /// The request for a certificate that is not answered: which peer's, and its id.
+    certificate_pending: Option<(usize, u64)>,
 }
 
 /// One connector, by certificate identity.
@@ -56,15 +71,20 @@ pub struct RelayEnd {
 struct Peer {
     identity: Identity,
     tunnel: Option<Tunnel>,
+    /// Outlives tunnels: what the connector pushed.
+    policy: Intake,
     incarnation: Bytes,
     /// When NEW came over a tunnel that was attached, within the last minute.
     replaced: VecDeque<Instant>,
-    /// Sessions that no channel carries yet.
-    waiting: Vec<SessionKey>,
+    /// Sessions that no channel carries yet, and some that have ended since.
+    waiting: VecDeque<SessionKey>,
+    /// Sessions that are opened again, or whose clients return.
+    reopens: Governor,
     /// OPENs without an answer.
     pending_opens: usize,
     checks: BTreeMap<CheckId, Box<Admission>>,
     attached: u64,
+    switched: u64,
     /// Items that went out a second time on earlier tunnels.
     replayed: u64,
     duplicates: u64,
@@ -79,6 +99,9 @@ struct Tunnel {
     heard_epoch: u64,
     carrier: Option<CarrierId>,
     detached_at: Option<Instant>,
+    /// Since when an OPEN went unanswered on the present carrier and nothing else came on its data lane.
+    deaf_since: Option<Instant>,
+    attached_at: Instant,
     channels: HashMap<u32, SessionKey>,
     next_channel: u32,
     finished: VecDeque<wire::Cursor>,
@@ -109,6 +132,7 @@ impl RelayEnd {
     /// Makes an end without tunnels. `entropy` yields tunnel ids.
     pub fn new(settings: Settings, entropy: Box<dyn FnMut() -> [u8; 16] + Send>) -> Self {
         Self {
+            attaches: Governor::new(settings.attach_rate),
             settings,
             entropy,
             carriers: BTreeMap::new(),
@@ -116,9 +140,13 @@ impl RelayEnd {
             by_identity: HashMap::new(),
             sessions: HashMap::new(),
             events: VecDeque::new(),
+            policy_news: VecDeque::new(),
+            leaving: None,
             opens: VecDeque::new(),
             checks: VecDeque::new(),
             lingering: VecDeque::new(),
+            certificate_news: VecDeque::new(),
+            certificate_pending: None,
         }
     }
 
@@ -172,10 +200,11 @@ impl RelayEnd {
             let detached = tunnel.detached_at.map(|since| since + self.settings.detach_window);
             tunnel.trunk.poll_timeout().into_iter().chain(detached)
         });
+        let reopens = self.peers.iter().filter_map(Peer::poll_reopen);
         let opens = self.opens.front().map(|(due, _)| *due);
         let checks = self.checks.front().map(|(due, ..)| *due);
         let lingering = self.lingering.front().map(|(due, _)| *due);
-        carriers.chain(tunnels).chain(opens).chain(checks).chain(lingering).min()
+        carriers.chain(tunnels).chain(reopens).chain(opens).chain(checks).chain(lingering).min()
     }
 
     /// The next event.
@@ -184,7 +213,7 @@ impl RelayEnd {
     }
 
     /// Appends encoded frames for `lane` of `carrier` to `out` until `out` holds `max` bytes; tells whether anything was appended.
-    pub fn poll_transmit(&mut self, carrier: CarrierId, lane: Lane, max: usize, out: &mut BytesMut, _now: Instant) -> bool {
+    pub fn poll_transmit(&mut self, carrier: CarrierId, lane: Lane, max: usize, out: &mut BytesMut, now: Instant) -> bool {
         let before = out.len();
         let Some(state) = self.carriers.get_mut(&carrier) else { return false };
         if lane == Lane::Control {
@@ -197,7 +226,7 @@ impl RelayEnd {
             let mut lines = ByChannel { channels: &tunnel.channels, sessions: &mut self.sessions };
             match lane {
                 Lane::Control => tunnel.trunk.write_acks(&mut lines, max, out),
-                Lane::Data => tunnel.trunk.write_data(&mut lines, max, out),
+                Lane::Data => tunnel.trunk.write_data(&mut lines, max, out, self.settings.stalled_after, now),
             }
         }
         out.len() > before
@@ -213,8 +242,13 @@ impl RelayEnd {
 
     /// Whether a tunnel to `identity` is attached now.
     pub fn is_attached(&self, identity: &Identity) -> bool {
+        self.attached_carrier(identity).is_some()
+    }
+
+    /// The carrier that carries the tunnel to `identity`.
+    pub fn attached_carrier(&self, identity: &Identity) -> Option<CarrierId> {
         let peer = self.by_identity.get(identity).and_then(|&peer| self.peers.get(peer));
-        peer.and_then(|peer| peer.tunnel.as_ref()).is_some_and(|tunnel| tunnel.carrier.is_some())
+        peer.and_then(|peer| peer.tunnel.as_ref()).and_then(|tunnel| tunnel.carrier)
     }
 
     /// Counters by identity.
@@ -228,8 +262,8 @@ impl RelayEnd {
         let counters = self.peers.iter().zip(held).zip(channels).map(|((peer, held_bytes), channels)| {
             let epoch = peer.tunnel.as_ref().map_or(0, |tunnel| tunnel.epoch);
             let replayed = peer.replayed + peer.tunnel.as_ref().map_or(0, |tunnel| tunnel.trunk.replayed);
-            let Peer { attached, duplicates, .. } = *peer;
-            (peer.identity.clone(), TunnelStats { attached, epoch, replayed, duplicates, channels, held_bytes })
+            let Peer { attached, switched, duplicates, .. } = *peer;
+            (peer.identity.clone(), TunnelStats { attached, switched, epoch, replayed, duplicates, channels, held_bytes })
         });
         counters.collect()
     }
@@ -239,7 +273,7 @@ impl RelayEnd {
         if let Some(&peer) = self.by_identity.get(identity) {
             return peer;
         }
-        self.peers.push(Peer::new(identity.clone()));
+        self.peers.push(Peer::new(identity.clone(), Governor::new(self.settings.reopen_rate)));
         self.by_identity.insert(identity.clone(), self.peers.len() - 1);
         self.peers.len() - 1
     }
@@ -248,6 +282,13 @@ impl RelayEnd {
         let Some(tunnel) = self.peers[peer].tunnel.as_mut() else { return };
         let mut lines = ByChannel { channels: &tunnel.channels, sessions: &mut self.sessions };
         tunnel.trunk.handle_timeout(&mut lines, now);
+        if tunnel.trunk.is_stalled(&mut lines, self.settings.stalled_after, now)
+            && let Some(carrier) = tunnel.carrier
+        {
+            self.close(carrier, "what was sent is not received", now);
+        }
+        self.open_waiting(peer, now);
+        let Some(tunnel) = self.peers[peer].tunnel.as_ref() else { return };
         if tunnel.detached_at.is_some_and(|since| now >= since + self.settings.detach_window) {
             self.expire(peer);
         }
@@ -267,7 +308,7 @@ impl RelayEnd {
                 session.channel = None;
             }
         }
-        self.peers[peer].waiting = waiting;
+        self.peers[peer].waiting = waiting.into();
     }
 
     /// The peer's sessions in the order of their keys.
@@ -292,9 +333,6 @@ impl RelayEnd {
         if !session.was_answered {
             peer.pending_opens = peer.pending_opens.saturating_sub(1);
         }
-        if session.channel.is_none() {
-            peer.waiting.retain(|waiting| *waiting != key);
-        }
         if let (Some(channel), Some(tunnel)) = (session.channel, peer.tunnel.as_mut()) {
             tunnel.channels.remove(&channel);
             session.line.inn.detach(&mut tunnel.pool);
@@ -315,7 +353,16 @@ impl RelayEnd {
     fn fault(&mut self, key: SessionKey, reason: CloseReason) {
         let Some(session) = self.sessions.get(&key) else { return };
         if let Some(channel) = session.channel {
-            self.say_reset(session.peer, channel, ResetCode::Protocol);
+            let code = match reason {
+                CloseReason::StoreRegressed => ResetCode::StoreRegressed,
+                CloseReason::CustomerLost => ResetCode::Moved,
+                CloseReason::CustomerLeft
+                | CloseReason::AgentDone
+                | CloseReason::Shutdown
+                | CloseReason::DetachExpired
+                | CloseReason::Fault => ResetCode::Protocol,
+            };
+            self.say_reset(session.peer, channel, code);
         }
         self.lose(key, reason);
     }
@@ -325,7 +372,7 @@ impl RelayEnd {
         let session = self.sessions.get_mut(&key)?;
         let tunnel = self.peers[session.peer].tunnel.as_mut();
         let (Some(channel), Some(tunnel)) = (session.channel, tunnel) else {
-            return Some(change(session, &mut Pool::new()));
+            return Some(change(session, &mut Pool::new(&self.settings.replay_memory)));
         };
         let (before, narrow) = (session.line.inn.owed(), !session.line.inn.is_widened());
         let result = change(session, &mut tunnel.pool);
@@ -383,19 +430,28 @@ impl RelayEnd {
 }
 
 impl Peer {
-    fn new(identity: Identity) -> Self {
+    fn new(identity: Identity, reopens: Governor) -> Self {
         Self {
             identity,
             tunnel: None,
+            policy: Intake::default(),
             incarnation: Bytes::new(),
             replaced: VecDeque::new(),
-            waiting: Vec::new(),
+            waiting: VecDeque::new(),
+            reopens,
             pending_opens: 0,
             checks: BTreeMap::new(),
             attached: 0,
+            switched: 0,
             replayed: 0,
             duplicates: 0,
         }
+    }
+
+    /// When the next of those that wait may be opened.
+    fn poll_reopen(&self) -> Option<Instant> {
+        let attached = self.tunnel.as_ref()?.carrier.is_some();
+        if attached && !self.waiting.is_empty() { self.reopens.next_at() } else { None }
     }
 
     /// The tunnel ends; what it counted stays.

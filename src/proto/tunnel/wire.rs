@@ -29,6 +29,10 @@ pub(super) mod kind {
     pub(crate) const PONG: u8 = 18;
     pub(crate) const GOAWAY: u8 = 19;
     pub(crate) const ERROR: u8 = 20;
+    pub(crate) const CERT_REQ: u8 = 21;
+    pub(crate) const CERT: u8 = 22;
+    pub(crate) const POLICY: u8 = 23;
+    pub(crate) const TRUST: u8 = 24;
 }
 
 /// Appends one frame with body `message` to `out`.
@@ -283,6 +287,16 @@ pub(super) struct Verdict {
 pub(super) struct Ping {
     #[prost(uint64, tag = "1")]
     pub(super) nonce: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct GoAway {
+    #[prost(uint32, tag = "1")]
+    pub(super) reason: u32,
+    #[prost(uint64, tag = "2")]
+    pub(super) deadline_millis: u64,
+    #[prost(string, repeated, tag = "3")]
+    pub(super) alternates: Vec<String>,
 }
 
 #[derive(Clone, PartialEq, Message)]

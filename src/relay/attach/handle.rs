@@ -7,13 +7,12 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::proto::tunnel::{Admission, Identity, Open, RefusalCode, RelayCommand, RelayEvent, SessionKey, TunnelStats};
+use crate::proto::tunnel::certificate::{CertificateAnswer, CertificateRequest, Trust};
+use crate::proto::tunnel::{Admission, Identity, Open, RefusalCode, RelayCommand, SessionKey};
 
-use super::{Request, SESSION_EVENTS};
+use super::mailbox::{SessionEvents, mailbox};
+use super::{Request, SESSION_EVENTS, TunnelState, certificates};
 use crate::relay::client::Attachment;
-
-/// What the tunnel says of one session. Ends when the session is cut off.
-pub type SessionEvents = mpsc::Receiver<RelayEvent>;
 
 /// A handle to the tunnels' owner.
 #[derive(Clone, Debug)]
@@ -42,7 +41,7 @@ impl Tunnels {
     /// Opens a session; events flow whether or not the connector accepts it.
     pub async fn open(&self, identity: Identity, open: Box<Open>) -> (SessionKey, SessionEvents) {
         let session = SessionKey(self.next_session.fetch_add(1, Ordering::Relaxed));
-        let (events, receiver) = mpsc::channel(SESSION_EVENTS);
+        let (events, receiver) = mailbox(SESSION_EVENTS);
         self.request(Request::Open { session, identity, open, events }).await;
         (session, receiver)
     }
@@ -66,11 +65,23 @@ impl Tunnels {
         }
     }
 
-    /// Counters of every tunnel, and whether it is attached.
-    pub async fn stats(&self) -> Vec<(Identity, TunnelStats, bool)> {
+    /// Every tunnel as its owner sees it.
+    pub async fn stats(&self) -> Vec<TunnelState> {
         let (reply, answer) = oneshot::channel();
         self.request(Request::Stats(reply)).await;
         answer.await.unwrap_or_default()
+    }
+
+    /// Asks a connector for a certificate; `None` where none is attached, or the answer takes longer than `within`.
+    pub(in crate::relay) async fn certificate(&self, request: CertificateRequest, within: Duration) -> Option<CertificateAnswer> {
+        let (reply, answer) = oneshot::channel();
+        self.request(Request::Certificates(certificates::Request::Renew(Box::new(request), reply))).await;
+        tokio::time::timeout(within, answer).await.ok()?.ok()
+    }
+
+    /// Has `sender` told what connectors say of CAs and revocations.
+    pub(in crate::relay) async fn hear_trust(&self, sender: mpsc::Sender<(Identity, Trust)>) {
+        self.request(Request::Certificates(certificates::Request::HearTrust(sender))).await;
     }
 
     /// Whether a tunnel to `identity` has a carrier.

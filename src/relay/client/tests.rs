@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use bytes::Bytes;
 
 use super::*;
-use crate::fingerprint::ClientSoftware;
+use crate::fingerprint::{ClientSoftware, Denial};
 use crate::im::ChatState;
 use crate::proto::tunnel::RefusalCode;
 
@@ -61,6 +61,21 @@ fn the_software_is_asked_once_from_the_queues_address_and_its_answer_sent_inward
     assert_eq!(software.iter().map(ToString::to_string).collect::<Vec<_>>(), ["Profanity 0.13.1"]);
     rig.pass(Duration::from_secs(60));
     assert!(!rig.output().contains(ns::VERSION));
+}
+
+#[test]
+fn software_that_is_denied_ends_its_stream_with_the_sentence_and_the_session_too() {
+    let mut rig = Rig::bound();
+    rig.stanza(&presence());
+    let question = between(&rig.output(), "<iq", "</iq>");
+    let query = Element::new("query", ns::VERSION)
+        .with_child(Element::new("name", ns::VERSION).with_text("Chatty"))
+        .with_child(Element::new("version", ns::VERSION).with_text("1.2.9"));
+    rig.stanza(&answer("result", QUEUE, &attribute(&question, "id")).with_child(query));
+    assert_eq!(rig.client.poll_over(), Some("client-denied"));
+    let output = rig.output();
+    assert!(output.contains("policy-violation") && output.contains("Please update Chatty."), "{output}");
+    assert!(rig.commands().iter().any(|command| matches!(command, RelayCommand::Finish { .. })));
 }
 
 #[test]
@@ -230,6 +245,11 @@ fn a_client_that_answers_nothing_for_thirty_seconds_gets_written() {
     assert_eq!(rig.proofs(), [], "not before the transport took it");
     rig.output();
     assert_eq!(rig.proofs(), [(2, Proof::Written)]);
+    for number in 3..=300 {
+        rig.data(number, &text("more"));
+        rig.output();
+    }
+    assert_eq!(rig.proofs().last(), Some(&(300, Proof::Written)), "from then on nothing waits for an answer");
 }
 
 #[test]
@@ -420,6 +440,7 @@ impl Rig {
         let now = tokio::time::Instant::now().into_std();
         let queue = Contact { jid: QUEUE.to_owned(), name: "Billing".to_owned(), group: "Support".to_owned() };
         let settings = ClientSettings {
+            denied: denied().into(),
             session: SESSION,
             domain: DOMAIN.to_owned(),
             client: GUEST.to_owned(),
@@ -568,4 +589,8 @@ fn between(text: &str, start: &str, end: &str) -> String {
 fn attribute(text: &str, name: &str) -> String {
     let from = between(text, &format!(" {name}='"), ">");
     from.split('\'').nth(1).unwrap().to_owned()
+}
+
+fn denied() -> Vec<Denial> {
+    vec![Denial { software: "Chatty".to_owned(), version: Some("1.2".to_owned()), text: "Please update Chatty.".to_owned() }]
 }

@@ -1,17 +1,21 @@
 //! Reads a [`Snapshot`] at start and a [`Transcript`] on demand.
 
+use std::ops::Range;
+
 use bytes::Bytes;
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, Row};
 use uuid::Uuid;
 
 use crate::fingerprint::ClientSoftware;
+use crate::link::RevokedLink;
 use crate::proto::tunnel::Fin;
+use crate::routing::agent::Wish;
 use crate::session::{Direction, OpenId, SessionId};
 use crate::store::{
     Place, SecretDigest, SessionRecord, Snapshot, StoreError, StoredEvent, StoredSession, StoredStream, StreamKey, Transcript,
 };
 
-use super::row::{confidence, natural, reason, source};
+use super::row::{confidence, natural, presence, reason, source};
 
 /// Events with a body that a session brings along at a start.
 const HISTORY: usize = 200;
@@ -23,7 +27,14 @@ type Directed = (Direction, StoredEvent);
 pub(super) fn snapshot(connection: &Connection) -> Result<Snapshot, StoreError> {
     let incarnation = connection.query_row("SELECT incarnation FROM store", [], |row| row.get(0))?;
     let sessions = sessions(connection)?;
-    Ok(Snapshot { incarnation, sessions, streams: streams(connection)?, link_uses: link_uses(connection)? })
+    Ok(Snapshot {
+        incarnation,
+        sessions,
+        streams: streams(connection)?,
+        link_uses: link_uses(connection)?,
+        wishes: wishes(connection)?,
+        revoked: revoked(connection)?,
+    })
 }
 
 /// Reads the record of one session.
@@ -31,20 +42,20 @@ pub(super) fn transcript(connection: &Connection, session: SessionId) -> Result<
     let mut statement = connection.prepare_cached(&format!("{SESSION} WHERE id = ?1"))?;
     let mut rows = statement.query([session.0.as_bytes()])?;
     let Some(row) = rows.next()? else { return Ok(None) };
-    let key: i64 = row.get("key")?;
+    let last: i64 = row.get("last_event")?;
     Ok(Some(Transcript {
         record: record(row)?,
         place: place(row)?,
         out_confirmed: natural(row.get("out_confirmed")?),
         out_handled: natural(row.get("out_handled")?),
-        events: events(connection, key, usize::MAX)?,
+        events: events(connection, last)?,
     }))
 }
 
-const SESSION: &str = "SELECT * FROM session";
+const SESSION: &str = "SELECT * FROM session JOIN mark ON mark.session = session.key";
 
 fn sessions(connection: &Connection) -> Result<Vec<StoredSession>, StoreError> {
-    let mut statement = connection.prepare(&format!("{SESSION} WHERE place <> 'closed' OR fin_number > out_handled ORDER BY key"))?;
+    let mut statement = connection.prepare(&format!("{SESSION} WHERE place <> 'closed' OR fin_open ORDER BY key"))?;
     let mut rows = statement.query([])?;
     let mut sessions = Vec::new();
     while let Some(row) = rows.next()? {
@@ -56,22 +67,25 @@ fn sessions(connection: &Connection) -> Result<Vec<StoredSession>, StoreError> {
 fn session(connection: &Connection, row: &Row<'_>) -> Result<StoredSession, StoreError> {
     let key: i64 = row.get("key")?;
     let (out_last, out_handled) = (natural(row.get("out_last")?), natural(row.get("out_handled")?));
+    let (in_handled, delivered) = (natural(row.get("in_handled")?), natural(row.get("delivered")?));
     let fin = fin(row)?;
     let fin_number = fin.as_ref().map(|(number, _)| *number);
+    let owed = Owed { inward: delivered..in_handled, outward: out_handled..out_last };
+    let recent = recent(connection, row.get("last_event")?, &owed)?;
     Ok(StoredSession {
         record: record(row)?,
         place: place(row)?,
         enqueued_at: natural(row.get("enqueued_at")?),
         attachment: row.get("attachment")?,
-        in_handled: natural(row.get("in_handled")?),
-        delivered: natural(row.get("delivered")?),
+        in_handled,
+        delivered,
         sm_in: row.get("sm_in")?,
         out_last,
         out_handled,
-        out_pending: pending(connection, key, out_handled, out_last, fin_number)?,
+        out_pending: pending(&recent, &owed, fin_number),
         fin,
         own: own(connection, key)?,
-        history: history(connection, key, row.get("delivered")?)?,
+        history: history(recent, delivered),
     })
 }
 
@@ -119,42 +133,66 @@ fn fin(row: &Row<'_>) -> Result<Option<(u64, Fin)>, StoreError> {
     Ok(Some((natural(number), fin)))
 }
 
-/// The outward numbers above `handled`; those without a row were ephemeral and come back as tombstones.
-fn pending(connection: &Connection, key: i64, handled: u64, last: u64, fin: Option<u64>) -> Result<Vec<StoredEvent>, StoreError> {
-    let sql = "SELECT outward, number, at, body FROM event WHERE session = ?1 AND outward = 1 AND number > ?2 ORDER BY position";
-    let mut statement = connection.prepare_cached(sql)?;
-    let mut stored = statement.query_map(params![key, super::row::integer(handled)], event)?.peekable();
-    let mut pending = Vec::new();
-    for number in (handled + 1..=last).filter(|number| Some(*number) != fin) {
-        let found = stored.next_if(|row| row.as_ref().map_or(true, |(_, event)| event.number == number));
-        pending.push(match found {
-            Some(row) => row?.1,
-            None => StoredEvent { number, body: None, at: 0 },
-        });
-    }
-    Ok(pending)
+/// The numbers whose events are owed to somebody: above the first, up to and with the second.
+struct Owed {
+    inward: Range<u64>,
+    outward: Range<u64>,
+}
+
+/// The outward numbers that are not handled; those without a row were ephemeral and come back as tombstones.
+fn pending(recent: &[Directed], owed: &Owed, fin: Option<u64>) -> Vec<StoredEvent> {
+    let outward = recent.iter().filter(|(direction, event)| *direction == Direction::Out && event.number > owed.outward.start);
+    let mut stored = outward.map(|(_, event)| event).peekable();
+    let numbers = (owed.outward.start + 1..=owed.outward.end).filter(|number| Some(*number) != fin);
+    let tombstone = |number| StoredEvent { number, body: None, at: 0 };
+    numbers.map(|number| stored.next_if(|event| event.number == number).cloned().unwrap_or_else(|| tombstone(number))).collect()
 }
 
 /// The last events with a body, oldest first, and before them whatever has not reached an agent yet: that is owed, however much
 /// was said since.
-fn history(connection: &Connection, key: i64, delivered: i64) -> Result<Vec<Directed>, StoreError> {
-    let sql = "SELECT outward, number, at, body FROM event WHERE session = ?1 AND (outward = 0 AND number > ?2 OR position >=
-         (SELECT min(position) FROM (SELECT position FROM event WHERE session = ?1 ORDER BY position DESC LIMIT ?3)))
-         ORDER BY position";
-    let mut statement = connection.prepare_cached(sql)?;
-    let limit = i64::try_from(HISTORY).unwrap_or(i64::MAX);
-    let rows = statement.query_map(params![key, delivered, limit], event)?;
-    Ok(rows.collect::<Result<_, _>>()?)
+fn history(recent: Vec<Directed>, delivered: u64) -> Vec<Directed> {
+    let older = recent.len().saturating_sub(HISTORY);
+    let is_owed = |(direction, event): &Directed| *direction == Direction::In && event.number > delivered;
+    recent.into_iter().enumerate().filter(|(at, event)| *at >= older || is_owed(event)).map(|(_, event)| event).collect()
 }
 
-/// The last `limit` events with a body, oldest first.
-fn events(connection: &Connection, key: i64, limit: usize) -> Result<Vec<Directed>, StoreError> {
-    let sql = "SELECT outward, number, at, body FROM event WHERE session = ?1 ORDER BY position DESC LIMIT ?2";
-    let mut statement = connection.prepare_cached(sql)?;
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let mut events = statement.query_map(params![key, limit], event)?.collect::<Result<Vec<_>, _>>()?;
+/// The newest events of a chain, oldest first: [`HISTORY`] of them, and as many more as it takes to have all that is owed.
+fn recent(connection: &Connection, last: i64, owed: &Owed) -> Result<Vec<Directed>, StoreError> {
+    let (mut has_inward, mut has_outward) = (owed.inward.is_empty(), owed.outward.is_empty());
+    let mut recent = Vec::new();
+    let mut key = last;
+    while key != 0 && !(has_inward && has_outward && recent.len() >= HISTORY) {
+        let (before, found) = link(connection, key)?;
+        match found.0 {
+            Direction::In => has_inward |= found.1.number <= owed.inward.start,
+            Direction::Out => has_outward |= found.1.number <= owed.outward.start,
+        }
+        recent.push(found);
+        key = before;
+    }
+    recent.reverse();
+    Ok(recent)
+}
+
+/// All events of a chain, oldest first.
+fn events(connection: &Connection, last: i64) -> Result<Vec<Directed>, StoreError> {
+    let mut events = Vec::new();
+    let mut key = last;
+    while key != 0 {
+        let (before, found) = link(connection, key)?;
+        events.push(found);
+        key = before;
+    }
     events.reverse();
     Ok(events)
+}
+
+/// One event, and the key of the one before it in its session.
+fn link(connection: &Connection, key: i64) -> Result<(i64, Directed), StoreError> {
+    let mut statement = connection.prepare_cached("SELECT outward, number, at, body, before FROM event WHERE key = ?1")?;
+    let (before, found) = statement.query_row([key], |row| Ok((row.get(4)?, event(row)?)))?;
+    // A chain that led forward would never end.
+    if before < key { Ok((before, found)) } else { Err(StoreError::Damaged { what: "order of a session's events" }) }
 }
 
 fn event(row: &Row<'_>) -> rusqlite::Result<Directed> {
@@ -170,29 +208,51 @@ fn own(connection: &Connection, key: i64) -> Result<Vec<(u64, u32)>, StoreError>
 }
 
 fn streams(connection: &Connection) -> Result<Vec<StoredStream>, StoreError> {
-    let mut statement = connection.prepare("SELECT key, agent, resource, h, out_last FROM stream ORDER BY key")?;
-    let rows = statement.query_map([], |row| {
+    let mut statement = connection.prepare("SELECT id, agent, resource, h, out_last, key, presence FROM stream ORDER BY id")?;
+    let mut rows = statement.query([])?;
+    let mut streams = Vec::new();
+    while let Some(row) = rows.next()? {
+        let pending = stanzas(connection, row.get(5)?)?;
         let stream = StreamKey(row.get(0)?);
-        Ok(StoredStream { stream, agent: row.get(1)?, resource: row.get(2)?, h: row.get(3)?, out_last: row.get(4)?, pending: Vec::new() })
-    })?;
-    let mut streams = rows.collect::<Result<Vec<_>, _>>()?;
-    for stream in &mut streams {
-        stream.pending = stanzas(connection, stream.stream)?;
+        streams.push(StoredStream {
+            stream,
+            agent: row.get(1)?,
+            resource: row.get(2)?,
+            h: row.get(3)?,
+            out_last: row.get(4)?,
+            presence: presence(&row.get::<_, String>(6)?),
+            pending,
+        });
     }
     Ok(streams)
 }
 
-fn stanzas(connection: &Connection, stream: StreamKey) -> Result<Vec<(u32, String, Option<SessionId>)>, StoreError> {
+fn stanzas(connection: &Connection, stream: i64) -> Result<Vec<(u32, String, Option<SessionId>)>, StoreError> {
     let mut statement = connection.prepare_cached("SELECT number, xml, session FROM stanza WHERE stream = ?1 ORDER BY number")?;
-    let rows = statement.query_map([stream.0], |row| {
+    let rows = statement.query_map([stream], |row| {
         let session: Option<[u8; 16]> = row.get(2)?;
         Ok((row.get(0)?, row.get(1)?, session.map(|id| SessionId(Uuid::from_bytes(id)))))
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-fn link_uses(connection: &Connection) -> Result<Vec<([u8; 32], u32)>, StoreError> {
-    let mut statement = connection.prepare("SELECT use_digest, uses FROM link ORDER BY use_digest")?;
-    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+fn link_uses(connection: &Connection) -> Result<Vec<([u8; 32], u32, u64)>, StoreError> {
+    let mut statement = connection.prepare("SELECT use_digest, uses, expires_at FROM link ORDER BY use_digest")?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, natural(row.get(2)?))))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+fn wishes(connection: &Connection) -> Result<Vec<(String, Wish)>, StoreError> {
+    let mut statement = connection.prepare("SELECT name, wish, reason FROM agent ORDER BY name")?;
+    let rows = statement.query_map([], |row| {
+        let wish = if row.get::<_, String>(1)? == "ready" { Wish::Ready } else { Wish::Pause(row.get(2)?) };
+        Ok((row.get(0)?, wish))
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+fn revoked(connection: &Connection) -> Result<Vec<RevokedLink>, StoreError> {
+    let mut statement = connection.prepare("SELECT issuer, jti, expires FROM revoked ORDER BY issuer, jti")?;
+    let rows = statement.query_map([], |row| Ok(RevokedLink { issuer: row.get(0)?, jti: row.get(1)?, expires: natural(row.get(2)?) }))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }

@@ -1,17 +1,20 @@
 //! Applies one [`Op`] inside the writer's transaction.
 //!
-//! Each statement is written so that a repeated or outdated op changes no row, and none can violate a constraint: what is left
-//! to fail is the disk, and then the whole transaction is tried again.
+//! Numbers move in [`Marks`] and reach their rows when the transaction ends. A repeated or outdated op changes nothing, and no
+//! statement can violate a constraint: what is left to fail is the disk, and then the whole transaction is tried again.
 
 use bytes::Bytes;
-use rusqlite::{Connection, OptionalExtension, Params, params};
+use rusqlite::{Connection, Params, params};
 
 use crate::fingerprint::ClientSoftware;
+use crate::link::RevokedLink;
 use crate::proto::tunnel::{Fin, Proof};
+use crate::routing::agent::Wish;
 use crate::session::SessionId;
 use crate::store::{Op, Place, SessionRecord, StreamKey};
 
-use super::row::integer;
+use super::marks::{Marks, SessionMarks, StreamMarks};
+use super::row::{integer, shown};
 
 /// What became of an op.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,14 +26,30 @@ pub(super) enum Applied {
 }
 
 /// Applies `op`.
-pub(super) fn apply(connection: &Connection, op: &Op) -> rusqlite::Result<Applied> {
+pub(super) fn apply(connection: &Connection, marks: &mut Marks, op: &Op) -> rusqlite::Result<Applied> {
     match op {
         Op::Begin(record) => begin(connection, record),
-        Op::In { session, number, sm_in, body, at } => inward(connection, *session, *number, *sm_in, body.as_ref(), *at),
-        Op::Counted { session, sm_in } => run(connection, "UPDATE session SET sm_in = ?2 WHERE id = ?1", params![id(session), sm_in]),
-        Op::Out { session, number, body, at } => outward(connection, *session, *number, body.as_ref(), *at),
-        Op::OutFin { session, number, fin, at: _ } => finish(connection, *session, *number, fin),
-        Op::OutHandled { session, number, proof } => out_handled(connection, *session, *number, *proof),
+        Op::In { session, number, sm_in, body, at } => {
+            let change = |known: &mut SessionMarks| {
+                let is_new = known.in_handled < *number;
+                if is_new {
+                    (known.in_handled, known.sm_in) = (*number, *sm_in);
+                }
+                is_new
+            };
+            let applied = change_session(connection, marks, *session, change)?;
+            insert_event(connection, marks, applied, *session, Event { outward: false, number: *number, body: body.as_ref(), at: *at })
+        }
+        Op::Counted { session, sm_in } => change_session(connection, marks, *session, |known| {
+            known.sm_in = *sm_in;
+            true
+        }),
+        Op::Out { session, number, body, at } => {
+            let applied = change_session(connection, marks, *session, |known| raise(&mut known.out_last, *number))?;
+            insert_event(connection, marks, applied, *session, Event { outward: true, number: *number, body: body.as_ref(), at: *at })
+        }
+        Op::OutFin { session, number, fin, at: _ } => finish(connection, marks, *session, *number, fin),
+        Op::OutHandled { session, number, proof } => out_handled(connection, marks, *session, *number, *proof),
         Op::Own { session, after, count } => own(connection, *session, *after, *count),
         Op::Attached { session, attachment } => {
             let sql = "UPDATE session SET attachment = max(attachment, ?2) WHERE id = ?1";
@@ -38,14 +57,46 @@ pub(super) fn apply(connection: &Connection, op: &Op) -> rusqlite::Result<Applie
         }
         Op::Software { session, software } => set_software(connection, *session, software),
         Op::Place { session, place, enqueued_at } => set_place(connection, *session, place, *enqueued_at),
-        Op::StreamBegin { .. } | Op::StreamIn { .. } | Op::StreamOut { .. } | Op::StreamAcked { .. } | Op::StreamEnd { .. } => {
-            apply_to_stream(connection, op)
+        Op::Forget { session } => {
+            let sql = "DELETE FROM own WHERE session = (SELECT key FROM session WHERE id = ?1)";
+            run(connection, sql, params![id(session)])?;
+            Ok(Applied::Changed)
         }
-        Op::Delivered { session, number } => {
-            let sql = "UPDATE session SET delivered = max(delivered, ?2) WHERE id = ?1";
-            run(connection, sql, params![id(session), integer(*number)])
+        Op::Revoke { link, forget_before } => revoke(connection, link, *forget_before),
+        Op::LinkReturned { session } => return_link(connection, *session),
+        Op::LinkExpires { link, at } => {
+            let sql = "UPDATE link SET expires_at = max(expires_at, ?2) WHERE use_digest = ?1";
+            run(connection, sql, params![link, integer(*at)])
         }
+        Op::LinksExpired { before } => {
+            run(connection, "DELETE FROM link WHERE expires_at < ?1", params![integer(*before)])?;
+            Ok(Applied::Changed)
+        }
+        Op::Wish { agent, wish } => set_wish(connection, agent, wish),
+        Op::StreamBegin { .. }
+        | Op::StreamPresence { .. }
+        | Op::StreamIn { .. }
+        | Op::StreamOut { .. }
+        | Op::StreamAcked { .. }
+        | Op::StreamEnd { .. } => apply_to_stream(connection, marks, op),
+        Op::Delivered { session, number } => change_session(connection, marks, *session, |known| raise(&mut known.delivered, *number)),
     }
+}
+
+fn change_session(
+    connection: &Connection,
+    marks: &mut Marks,
+    session: SessionId,
+    change: impl FnOnce(&mut SessionMarks) -> bool,
+) -> rusqlite::Result<Applied> {
+    Ok(applied(marks.change_session(connection, session, change)?))
+}
+
+/// Marks never go back; tells whether this one rose.
+fn raise(mark: &mut u64, number: u64) -> bool {
+    let rises = *mark < number;
+    *mark = number.max(*mark);
+    rises
 }
 
 fn begin(connection: &Connection, record: &SessionRecord) -> rusqlite::Result<Applied> {
@@ -77,62 +128,70 @@ fn begin(connection: &Connection, record: &SessionRecord) -> rusqlite::Result<Ap
         integer(record.opened_at),
     ];
     let applied = run(connection, sql, values)?;
-    if let (Applied::Changed, Some(link)) = (applied, record.link_use) {
+    if applied == Applied::Nothing {
+        return Ok(applied);
+    }
+    run(connection, "INSERT INTO mark (session) VALUES (?1)", [connection.last_insert_rowid()])?;
+    if let Some(link) = record.link_use {
         let sql = "INSERT INTO link (use_digest, uses) VALUES (?1, 1) ON CONFLICT DO UPDATE SET uses = uses + 1";
         return run(connection, sql, params![link]);
     }
     Ok(applied)
 }
 
-fn inward(
-    connection: &Connection,
-    session: SessionId,
-    number: u64,
-    sm_in: u32,
-    body: Option<&Bytes>,
-    at: u64,
-) -> rusqlite::Result<Applied> {
-    let sql = "UPDATE session SET in_handled = ?2, sm_in = ?3 WHERE id = ?1 AND in_handled < ?2 RETURNING key, in_handled + out_last";
-    let place = position(connection, sql, params![id(&session), integer(number), sm_in])?;
-    insert_event(connection, place, false, number, body, at)
-}
-
-fn outward(connection: &Connection, session: SessionId, number: u64, body: Option<&Bytes>, at: u64) -> rusqlite::Result<Applied> {
-    let sql = "UPDATE session SET out_last = ?2 WHERE id = ?1 AND out_last < ?2 RETURNING key, in_handled + out_last";
-    let place = position(connection, sql, params![id(&session), integer(number)])?;
-    insert_event(connection, place, true, number, body, at)
-}
-
-/// Counts an event and tells its session's key and its position; `None` where its number is not new.
-fn position(connection: &Connection, sql: &str, values: impl Params) -> rusqlite::Result<Option<(i64, i64)>> {
-    connection.prepare_cached(sql)?.query_row(values, |row| Ok((row.get(0)?, row.get(1)?))).optional()
-}
-
-fn insert_event(
-    connection: &Connection,
-    place: Option<(i64, i64)>,
+/// An event on its way into the log.
+struct Event<'a> {
     outward: bool,
     number: u64,
-    body: Option<&Bytes>,
+    body: Option<&'a Bytes>,
     at: u64,
-) -> rusqlite::Result<Applied> {
-    let Some((session, position)) = place else { return Ok(Applied::Nothing) };
-    let Some(body) = body else { return Ok(Applied::Changed) };
-    let sql = "INSERT INTO event (session, position, outward, number, at, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING";
-    run(connection, sql, params![session, position, outward, integer(number), integer(at), body.as_ref()])
 }
 
-fn finish(connection: &Connection, session: SessionId, number: u64, fin: &Fin) -> rusqlite::Result<Applied> {
-    let sql = "UPDATE session SET out_last = ?2, fin_number = ?2, fin_reason = ?3, fin_text = ?4 WHERE id = ?1 AND out_last < ?2";
+/// Appends an event whose number was just counted, as the newest link of its session's chain.
+fn insert_event(
+    connection: &Connection,
+    marks: &mut Marks,
+    counted: Applied,
+    session: SessionId,
+    event: Event<'_>,
+) -> rusqlite::Result<Applied> {
+    let (Applied::Changed, Some(body)) = (counted, event.body) else { return Ok(counted) };
+    let Some(known) = marks.session(connection, session)? else { return Ok(Applied::Nothing) };
+    let sql = "INSERT INTO event (session, before, outward, number, at, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    let values = params![known.key, known.last_event, event.outward, integer(event.number), integer(event.at), body.as_ref()];
+    let applied = run(connection, sql, values)?;
+    known.last_event = connection.last_insert_rowid();
+    Ok(applied)
+}
+
+fn finish(connection: &Connection, marks: &mut Marks, session: SessionId, number: u64, fin: &Fin) -> rusqlite::Result<Applied> {
+    let change = |known: &mut SessionMarks| {
+        let is_new = raise(&mut known.out_last, number);
+        if is_new {
+            known.open_fin = Some(number);
+        }
+        is_new
+    };
+    if change_session(connection, marks, session, change)? == Applied::Nothing {
+        return Ok(Applied::Nothing);
+    }
+    let sql = "UPDATE session SET fin_number = ?2, fin_reason = ?3, fin_text = ?4, fin_open = 1 WHERE id = ?1";
     run(connection, sql, params![id(&session), integer(number), fin.reason.as_str(), fin.text])
 }
 
-fn out_handled(connection: &Connection, session: SessionId, number: u64, proof: Proof) -> rusqlite::Result<Applied> {
-    let sql = match proof {
-        Proof::Confirmed => "UPDATE session SET out_handled = max(out_handled, ?2), out_confirmed = max(out_confirmed, ?2) WHERE id = ?1",
-        Proof::Written => "UPDATE session SET out_handled = max(out_handled, ?2) WHERE id = ?1",
+fn out_handled(connection: &Connection, marks: &mut Marks, session: SessionId, number: u64, proof: Proof) -> rusqlite::Result<Applied> {
+    let mut is_over = false;
+    let change = |known: &mut SessionMarks| {
+        let is_handled = raise(&mut known.out_handled, number);
+        let is_confirmed = proof == Proof::Confirmed && raise(&mut known.out_confirmed, number);
+        is_over = known.open_fin.take_if(|fin| *fin <= number).is_some();
+        is_handled || is_confirmed
     };
-    run(connection, sql, params![id(&session), integer(number)])
+    let applied = change_session(connection, marks, session, change)?;
+    if is_over {
+        run(connection, "UPDATE session SET fin_open = 0 WHERE id = ?1", [id(&session)])?;
+    }
+    Ok(applied)
 }
 
 fn own(connection: &Connection, session: SessionId, after: u64, count: u32) -> rusqlite::Result<Applied> {
@@ -159,19 +218,46 @@ fn set_place(connection: &Connection, session: SessionId, place: &Place, enqueue
     run(connection, sql, params![id(&session), word, agent, reason, integer(enqueued_at)])
 }
 
-fn apply_to_stream(connection: &Connection, op: &Op) -> rusqlite::Result<Applied> {
+/// The session forgets its link, so that a repetition finds nothing to give back.
+fn return_link(connection: &Connection, session: SessionId) -> rusqlite::Result<Applied> {
+    let sql = "UPDATE link SET uses = uses - 1 WHERE uses > 0 AND use_digest = (SELECT link_use FROM session WHERE id = ?1)";
+    run(connection, sql, params![id(&session)])?;
+    run(connection, "UPDATE session SET link_use = NULL WHERE id = ?1 AND link_use IS NOT NULL", params![id(&session)])
+}
+
+fn set_wish(connection: &Connection, agent: &str, wish: &Wish) -> rusqlite::Result<Applied> {
+    let (word, reason) = match wish {
+        Wish::Ready => ("ready", ""),
+        Wish::Pause(reason) => ("pause", reason.as_str()),
+    };
+    let sql = "INSERT INTO agent (name, wish, reason) VALUES (?1, ?2, ?3)
+         ON CONFLICT DO UPDATE SET wish = excluded.wish, reason = excluded.reason";
+    run(connection, sql, params![agent, word, reason])
+}
+
+fn apply_to_stream(connection: &Connection, marks: &mut Marks, op: &Op) -> rusqlite::Result<Applied> {
     match op {
         Op::StreamBegin { stream, agent, resource } => {
-            let sql = "INSERT INTO stream (key, agent, resource) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
+            let sql = "INSERT INTO stream (id, agent, resource) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
             run(connection, sql, params![stream.0, agent, resource])
         }
-        Op::StreamIn { stream, h } => run(connection, "UPDATE stream SET h = ?2 WHERE key = ?1", params![stream.0, h]),
-        Op::StreamOut { stream, number, xml, session } => stream_out(connection, *stream, *number, xml, *session),
+        Op::StreamPresence { stream, presence } => {
+            run(connection, "UPDATE stream SET presence = ?2 WHERE id = ?1", params![stream.0, shown(*presence)])
+        }
+        Op::StreamIn { stream, h } => {
+            let change = |known: &mut StreamMarks| std::mem::replace(&mut known.h, *h) != *h;
+            Ok(applied(marks.change_stream(connection, *stream, change)?.is_some()))
+        }
+        Op::StreamOut { stream, number, xml, session } => stream_out(connection, marks, *stream, *number, xml, *session),
         Op::StreamAcked { stream, h } => {
-            run(connection, "DELETE FROM stanza WHERE stream = ?1 AND number <= ?2", params![stream.0, h])?;
+            let sql = "DELETE FROM stanza WHERE stream = (SELECT key FROM stream WHERE id = ?1) AND number <= ?2";
+            run(connection, sql, params![stream.0, h])?;
             Ok(Applied::Changed)
         }
-        Op::StreamEnd { stream } => run(connection, "DELETE FROM stream WHERE key = ?1", params![stream.0]),
+        Op::StreamEnd { stream } => {
+            marks.drop_stream(*stream);
+            run(connection, "DELETE FROM stream WHERE id = ?1", params![stream.0])
+        }
         Op::Begin(_)
         | Op::In { .. }
         | Op::Counted { .. }
@@ -182,22 +268,48 @@ fn apply_to_stream(connection: &Connection, op: &Op) -> rusqlite::Result<Applied
         | Op::Attached { .. }
         | Op::Software { .. }
         | Op::Place { .. }
+        | Op::Revoke { .. }
+        | Op::Forget { .. }
+        | Op::LinkReturned { .. }
+        | Op::LinkExpires { .. }
+        | Op::LinksExpired { .. }
+        | Op::Wish { .. }
         | Op::Delivered { .. } => Ok(Applied::Nothing),
     }
 }
 
-fn stream_out(connection: &Connection, stream: StreamKey, number: u32, xml: &str, session: Option<SessionId>) -> rusqlite::Result<Applied> {
-    let sql = "UPDATE stream SET out_last = ?2 WHERE key = ?1 AND out_last < ?2";
-    if run(connection, sql, params![stream.0, number])? == Applied::Nothing {
-        return Ok(Applied::Nothing);
-    }
+fn revoke(connection: &Connection, link: &RevokedLink, forget_before: u64) -> rusqlite::Result<Applied> {
+    run(connection, "DELETE FROM revoked WHERE expires < ?1", params![integer(forget_before)])?;
+    let sql = "INSERT INTO revoked (issuer, jti, expires) VALUES (?1, ?2, ?3)
+         ON CONFLICT DO UPDATE SET expires = max(expires, excluded.expires)";
+    run(connection, sql, params![link.issuer, link.jti, integer(link.expires)])
+}
+
+fn stream_out(
+    connection: &Connection,
+    marks: &mut Marks,
+    stream: StreamKey,
+    number: u32,
+    xml: &str,
+    session: Option<SessionId>,
+) -> rusqlite::Result<Applied> {
+    let change = |known: &mut StreamMarks| {
+        let is_new = known.out_last < number;
+        known.out_last = number.max(known.out_last);
+        is_new
+    };
+    let Some(key) = marks.change_stream(connection, stream, change)? else { return Ok(Applied::Nothing) };
     let sql = "INSERT INTO stanza (stream, number, xml, session) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING";
-    run(connection, sql, params![stream.0, number, xml, session.as_ref().map(id)])
+    run(connection, sql, params![key, number, xml, session.as_ref().map(id)])
+}
+
+fn applied(changed: bool) -> Applied {
+    if changed { Applied::Changed } else { Applied::Nothing }
 }
 
 fn run(connection: &Connection, sql: &str, values: impl Params) -> rusqlite::Result<Applied> {
     let changed = connection.prepare_cached(sql)?.execute(values)?;
-    Ok(if changed == 0 { Applied::Nothing } else { Applied::Changed })
+    Ok(applied(changed > 0))
 }
 
 fn id(session: &SessionId) -> &[u8; 16] {

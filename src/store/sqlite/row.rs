@@ -1,6 +1,7 @@
 //! Values between the domain's types and SQLite's: integers are signed there, and words stand for variants.
 
 use crate::fingerprint::{Confidence, SoftwareSource};
+use crate::im::Availability;
 use crate::session::CloseReason;
 use crate::store::StoreError;
 
@@ -26,6 +27,24 @@ pub(super) fn reason(word: &str) -> Result<CloseReason, StoreError> {
         CloseReason::Fault,
     ];
     all.into_iter().find(|reason| reason.as_str() == word).ok_or(StoreError::Damaged { what: "reason of an end" })
+}
+
+const SHOWN: [(Availability, &str); 5] = [
+    (Availability::Available, "available"),
+    (Availability::Chat, "chat"),
+    (Availability::Away, "away"),
+    (Availability::ExtendedAway, "xa"),
+    (Availability::DoNotDisturb, "dnd"),
+];
+
+/// The word for what a client shows; none where it is not there.
+pub(super) fn shown(presence: Option<Availability>) -> &'static str {
+    SHOWN.iter().find(|(shown, _)| Some(*shown) == presence).map_or("", |(_, word)| word)
+}
+
+/// What a client shows, for a word.
+pub(super) fn presence(word: &str) -> Option<Availability> {
+    SHOWN.iter().find(|(_, known)| *known == word).map(|(shown, _)| *shown)
 }
 
 /// The source for a word.

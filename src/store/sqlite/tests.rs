@@ -10,7 +10,10 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::fingerprint::{ClientSoftware, Confidence, SoftwareSource};
+use crate::im::Availability;
+use crate::link::{NEVER_EXPIRES, RevokedLink};
 use crate::proto::tunnel::{Fin, Proof};
+use crate::routing::agent::Wish;
 use crate::session::{CloseReason, Direction, OpenId, SessionId};
 use crate::store::{
     Op, Place, SecretDigest, SessionRecord, Snapshot, Store, StoreError, StoredEvent, StoredSession, StoredStream, StreamKey,
@@ -67,7 +70,7 @@ async fn a_session_comes_back_as_it_was() {
         ],
     };
     assert_eq!(snapshot.sessions, [expected]);
-    assert_eq!(snapshot.link_uses, [([5; 32], 1)]);
+    assert_eq!(snapshot.link_uses, [([5; 32], 1, 0)]);
 }
 
 #[tokio::test]
@@ -113,7 +116,8 @@ async fn a_stream_comes_back_with_what_is_unacknowledged() {
     ];
     let snapshot = after(&home, ops).await;
     let pending = vec![(2, "<b/>".to_owned(), Some(session(1))), (3, "<c/>".to_owned(), None)];
-    let expected = StoredStream { stream: STREAM, agent: "alice".into(), resource: "desk".into(), h: 4, out_last: 3, pending };
+    let expected =
+        StoredStream { stream: STREAM, agent: "alice".into(), resource: "desk".into(), h: 4, out_last: 3, presence: None, pending };
     assert_eq!(snapshot.streams, [expected]);
 }
 
@@ -166,7 +170,45 @@ async fn a_link_counts_each_session_once() {
     let home = TempDir::new().unwrap();
     let other = SessionRecord { link_use: None, ..record(3) };
     let ops = vec![record(1), record(2), record(2), other].into_iter().map(|record| Op::Begin(Box::new(record))).collect();
-    assert_eq!(after(&home, ops).await.link_uses, [([5; 32], 2)]);
+    assert_eq!(after(&home, ops).await.link_uses, [([5; 32], 2, 0)]);
+}
+
+#[tokio::test]
+async fn a_use_is_given_back_once_and_forgotten_with_its_link() {
+    let home = TempDir::new().unwrap();
+    let mut ops: Vec<Op> = vec![record(1), record(2)].into_iter().map(|record| Op::Begin(Box::new(record))).collect();
+    ops.push(Op::LinkExpires { link: [5; 32], at: 1000 });
+    ops.extend([Op::LinkReturned { session: session(1) }, Op::LinkReturned { session: session(1) }]);
+    ops.push(Op::LinksExpired { before: 1000 });
+    assert_eq!(after(&home, ops).await.link_uses, [([5; 32], 1, 1000)]);
+    assert_eq!(after(&home, vec![Op::LinksExpired { before: 1001 }]).await.link_uses, []);
+}
+
+#[tokio::test]
+async fn a_session_that_is_over_leaves_no_account_of_the_relays_stanzas() {
+    let home = TempDir::new().unwrap();
+    let mut ops = vec![Op::Begin(Box::new(record(1))), Op::Begin(Box::new(record(2)))];
+    for number in [1, 2] {
+        ops.extend((0..5).map(|after| Op::Own { session: session(number), after, count: 1 }));
+    }
+    ops.push(Op::Forget { session: session(1) });
+    let own = after(&home, ops).await.sessions.into_iter().map(|session| session.own.len()).collect::<Vec<_>>();
+    assert_eq!(own, [0, 5]);
+}
+
+#[tokio::test]
+async fn what_an_agent_asked_for_and_shows_comes_back() {
+    let home = TempDir::new().unwrap();
+    let wish = |wish| Op::Wish { agent: "alice".into(), wish };
+    let ops = vec![
+        wish(Wish::Ready),
+        wish(Wish::Pause("lunch".into())),
+        Op::StreamBegin { stream: STREAM, agent: "alice".into(), resource: "desk".into() },
+        Op::StreamPresence { stream: STREAM, presence: Some(Availability::Away) },
+    ];
+    let snapshot = after(&home, ops).await;
+    assert_eq!(snapshot.wishes, [("alice".to_owned(), Wish::Pause("lunch".into()))]);
+    assert_eq!(snapshot.streams[0].presence, Some(Availability::Away));
 }
 
 #[tokio::test]
@@ -214,7 +256,7 @@ async fn effects_come_in_order_and_after_their_commit() {
         let mut next = 0;
         while next <= 3000 {
             let effects = released.recv().await.unwrap();
-            let handled: i64 = reader.query_row("SELECT in_handled FROM session", [], |row| row.get(0)).unwrap();
+            let handled: i64 = reader.query_row("SELECT in_handled FROM mark", [], |row| row.get(0)).unwrap();
             for effect in effects {
                 assert_eq!(effect, next);
                 assert!(effect % 3 == 0 || handled >= i64::try_from(effect).unwrap(), "{effect} released with {handled} committed");
@@ -279,12 +321,22 @@ async fn a_commit_that_fails_is_tried_again_and_nothing_overtakes_it() {
 async fn a_second_process_and_a_foreign_file_are_refused() {
     let home = TempDir::new().unwrap();
     let (store, _, _released) = open(&home);
-    let (released, _effects) = mpsc::channel::<Vec<u64>>(1);
-    assert!(matches!(Store::open(&path(&home), released.clone()), Err(StoreError::InUse { .. })));
+    assert!(matches!(Store::open(&path(&home), |_: Vec<u64>| {}), Err(StoreError::InUse { .. })));
     store.close().await.unwrap();
 
     Connection::open(path(&home)).unwrap().pragma_update(None, "user_version", 77).unwrap();
-    assert!(matches!(Store::open(&path(&home), released), Err(StoreError::Version { found: 77, known: 1 })));
+    assert!(matches!(Store::open(&path(&home), |_: Vec<u64>| {}), Err(StoreError::Version { found: 77, known: 4 })));
+}
+
+#[tokio::test]
+async fn revoked_links_come_back_until_they_are_forgotten() {
+    let home = TempDir::new().unwrap();
+    let link = |jti: &str, expires: u64| RevokedLink { issuer: "https://example.com".into(), jti: jti.into(), expires };
+    let revoke = |link: &RevokedLink, forget_before: u64| Op::Revoke { link: link.clone(), forget_before };
+    let (short, long, never) = (link("a", 100), link("b", 200), link("c", NEVER_EXPIRES));
+    let ops = vec![revoke(&short, 0), revoke(&long, 0), revoke(&never, 0), revoke(&link("b", 150), 0)];
+    assert_eq!(after(&home, ops).await.revoked, [short, long.clone(), never.clone()]);
+    assert_eq!(after(&home, vec![revoke(&never, 101)]).await.revoked, [long, never]);
 }
 
 /// Commits `ops`, ends the store and opens it again.
@@ -301,7 +353,7 @@ async fn after(home: &TempDir, ops: Vec<Op>) -> Snapshot {
 
 fn open(home: &TempDir) -> (Store<u64>, Snapshot, mpsc::Receiver<Vec<u64>>) {
     let (released, effects) = mpsc::channel(4096);
-    let (store, snapshot) = Store::open(&path(home), released).unwrap();
+    let (store, snapshot) = Store::open(&path(home), move |effects| drop(released.blocking_send(effects))).unwrap();
     (store, snapshot, effects)
 }
 

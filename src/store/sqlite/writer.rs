@@ -4,17 +4,18 @@ use std::fs::File;
 use std::thread;
 use std::time::Duration;
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::session::SessionId;
 use crate::store::{Op, StoreError, Transcript};
 
 use super::load;
+use super::marks::Marks;
 use super::operation::{Applied, apply};
 
 /// Submissions in one transaction: beyond this a commit gains little and the first effect waits too long.
-const BATCH: usize = 256;
+const BATCH: usize = 16;
 
 /// Pause before a failed commit is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -40,17 +41,18 @@ pub(super) struct Submission<E> {
 }
 
 /// The owner of the writing connection.
-pub(super) struct Writer<E> {
+pub(super) struct Writer<E, R> {
     connection: Connection,
+    marks: Marks,
     queue: mpsc::Receiver<Command<E>>,
-    released: mpsc::Sender<Vec<E>>,
+    release: R,
     /// Held, never read: the lock lasts as long as the connection.
     _lock: File,
 }
 
-impl<E> Writer<E> {
-    pub(super) fn new(connection: Connection, queue: mpsc::Receiver<Command<E>>, released: mpsc::Sender<Vec<E>>, lock: File) -> Self {
-        Self { connection, queue, released, _lock: lock }
+impl<E, R: FnMut(Vec<E>)> Writer<E, R> {
+    pub(super) fn new(connection: Connection, queue: mpsc::Receiver<Command<E>>, release: R, lock: File) -> Self {
+        Self { connection, marks: Marks::default(), queue, release, _lock: lock }
     }
 
     /// Works until the store is dropped and its queue is empty.
@@ -66,8 +68,8 @@ impl<E> Writer<E> {
                 // Whoever asked may have gone.
                 drop(reply.send(load::transcript(&self.connection, session)));
             }
-            if !batch.effects.is_empty() && self.released.blocking_send(batch.effects).is_err() {
-                tracing::debug!("nobody receives the store's effects any more");
+            if !batch.effects.is_empty() {
+                (self.release)(batch.effects);
             }
         }
         Ok(())
@@ -76,6 +78,7 @@ impl<E> Writer<E> {
     fn commit(&mut self, ops: &[Op]) -> Result<(), StoreError> {
         let mut tries = 0;
         while let Err(fault) = self.try_commit(ops) {
+            self.marks.forget();
             tries += 1;
             tracing::warn!(error = %fault, tries, "the store cannot commit; everything behind it waits");
             if self.queue.is_closed() && tries >= TRIES_AT_CLOSE {
@@ -90,13 +93,34 @@ impl<E> Writer<E> {
         if ops.is_empty() {
             return Ok(());
         }
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let outcome = self.transact(ops);
+        // Some faults roll back by themselves; others leave the transaction open, and with it the file locked.
+        if outcome.is_err() && !self.connection.is_autocommit() {
+            self.execute("ROLLBACK")?;
+        }
+        outcome
+    }
+
+    fn transact(&mut self, ops: &[Op]) -> rusqlite::Result<()> {
+        self.execute("BEGIN IMMEDIATE")?;
+        self.apply_all(ops)?;
+        self.execute("COMMIT")?;
+        self.marks.committed();
+        Ok(())
+    }
+
+    fn apply_all(&mut self, ops: &[Op]) -> rusqlite::Result<()> {
         for op in ops {
-            if apply(&transaction, op)? == Applied::Nothing {
+            if apply(&self.connection, &mut self.marks, op)? == Applied::Nothing {
                 tracing::debug!("a change was repeated, or names what the store does not know");
             }
         }
-        transaction.commit()
+        self.marks.write(&self.connection)
+    }
+
+    /// Runs one of the statements around a transaction, which are prepared once like all others.
+    fn execute(&self, sql: &str) -> rusqlite::Result<()> {
+        self.connection.prepare_cached(sql)?.execute([]).map(drop)
     }
 }
 
@@ -110,6 +134,9 @@ struct Batch<E> {
 impl<E> Batch<E> {
     fn add(&mut self, command: Command<E>) {
         match command {
+            Command::Submit(submission) if self.ops.is_empty() && self.effects.is_empty() => {
+                (self.ops, self.effects) = (submission.ops, submission.effects);
+            }
             Command::Submit(submission) => {
                 self.ops.extend(submission.ops);
                 self.effects.extend(submission.effects);

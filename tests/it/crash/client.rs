@@ -25,18 +25,18 @@ const DELAY: &str = "urn:xmpp:delay";
 
 /// Whom a client talks to and who it is.
 #[derive(Clone, Debug)]
-pub(super) struct Account {
-    pub(super) address: SocketAddr,
-    pub(super) domain: &'static str,
-    pub(super) ca_pem: String,
+pub(crate) struct Account {
+    pub(crate) address: SocketAddr,
+    pub(crate) domain: &'static str,
+    pub(crate) ca_pem: String,
     /// Name and password; `None` comes anonymously.
-    pub(super) login: Option<(&'static str, &'static str)>,
-    pub(super) management: Management,
+    pub(crate) login: Option<(&'static str, &'static str)>,
+    pub(crate) management: Management,
 }
 
 /// How much of XEP-0198 a client can.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Management {
+pub(crate) enum Management {
     /// Nothing; it binds again when its connection is lost.
     Nothing,
     /// It counts; a lost stream is the end.
@@ -47,36 +47,36 @@ pub(super) enum Management {
 
 /// A message as a person sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Said {
-    pub(super) from: String,
-    pub(super) id: String,
-    pub(super) body: String,
-    pub(super) is_delayed: bool,
+pub(crate) struct Said {
+    pub(crate) from: String,
+    pub(crate) id: String,
+    pub(crate) body: String,
+    pub(crate) is_delayed: bool,
 }
 
 /// What a client went through.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Log {
-    pub(super) shown: Vec<Said>,
+pub(crate) struct Log {
+    pub(crate) shown: Vec<Said>,
     /// Stanza errors and broken promises of the server.
-    pub(super) faults: Vec<String>,
-    pub(super) bound: usize,
-    pub(super) resumed: usize,
-    pub(super) is_over: bool,
-    pub(super) unacknowledged: usize,
+    pub(crate) faults: Vec<String>,
+    pub(crate) bound: usize,
+    pub(crate) resumed: usize,
+    pub(crate) is_over: bool,
+    pub(crate) unacknowledged: usize,
     last_h: u32,
 }
 
 impl Log {
     /// Bodies that begin with `prefix`, in the order in which they came.
-    pub(super) fn texts(&self, prefix: &str) -> Vec<String> {
+    pub(crate) fn texts(&self, prefix: &str) -> Vec<String> {
         self.shown.iter().map(|said| said.body.clone()).filter(|body| body.starts_with(prefix)).collect()
     }
 }
 
 /// A client at work.
 #[derive(Debug)]
-pub(super) struct Client {
+pub(crate) struct Client {
     name: &'static str,
     commands: mpsc::Sender<Command>,
     log: Arc<Mutex<Log>>,
@@ -97,13 +97,13 @@ enum Command {
 
 /// How a client is away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Absence {
+pub(crate) enum Absence {
     Frozen,
     Disconnected,
 }
 
 impl Client {
-    pub(super) fn start(name: &'static str, account: Account) -> Self {
+    pub(crate) fn start(name: &'static str, account: Account) -> Self {
         let (commands, received) = mpsc::channel(COMMANDS);
         let log = Arc::new(Mutex::new(Log::default()));
         let session = Session {
@@ -124,29 +124,34 @@ impl Client {
         Self { name, commands, log, _task: task }
     }
 
-    pub(super) fn say(&self, to: &str, body: String) {
+    pub(crate) fn say(&self, to: &str, body: String) {
         self.commands.try_send(Command::Say { to: to.to_owned(), body }).unwrap();
     }
 
     /// Says all that was asked before, then ends the stream.
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         self.commands.try_send(Command::Close).unwrap();
     }
 
-    pub(super) fn leave(&self, absence: Absence) {
+    pub(crate) fn leave(&self, absence: Absence) {
         self.commands.try_send(Command::Away(absence)).unwrap();
     }
 
-    pub(super) fn come_back(&self) {
+    pub(crate) fn come_back(&self) {
         self.commands.try_send(Command::Back).unwrap();
     }
 
-    pub(super) fn log(&self) -> Log {
+    pub(crate) fn log(&self) -> Log {
         self.log.lock().unwrap().clone()
     }
 
+    /// Looks at the log where it lies.
+    pub(crate) fn with_log<T>(&self, look: impl FnOnce(&Log) -> T) -> T {
+        look(&self.log.lock().unwrap())
+    }
+
     /// Waits until the log is as wanted.
-    pub(super) async fn until<T>(&self, what: &str, find: impl Fn(&Log) -> Option<T>) -> T {
+    pub(crate) async fn until<T>(&self, what: &str, find: impl Fn(&Log) -> Option<T>) -> T {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
             if let Some(found) = find(&self.log.lock().unwrap()) {

@@ -14,6 +14,7 @@ use tempfile::TempDir;
 
 use super::client::{Account, Management};
 use crate::interop::prosody::certificates;
+use crate::interop::{Login, Tls};
 
 const CUSTOMERS: &str = "chat.example.com";
 const AGENTS: &str = "agents.example.com";
@@ -69,6 +70,19 @@ impl Site {
         self.account(self.agents, AGENTS, Some(("alice", PASSWORD)), management)
     }
 
+    /// Alice for a client of somebody else's.
+    pub(super) fn agent_login(&self) -> Login {
+        Login {
+            host: self.agents.ip().to_string(),
+            port: self.agents.port(),
+            tls: Tls::Direct,
+            domain: AGENTS.to_owned(),
+            jid: Some(format!("alice@{AGENTS}")),
+            password: Some(PASSWORD.to_owned()),
+            ca_file: self.home.path().join("ca.pem"),
+        }
+    }
+
     /// SIGKILL, then the same again.
     pub(super) fn kill(&mut self, role: Role) {
         let mut child = self.child(role).take().unwrap();
@@ -116,7 +130,7 @@ impl Site {
     /// Every message of the record in its order; `true` for those to the customer.
     pub(super) fn record(&self) -> Vec<(bool, String)> {
         let connection = rusqlite::Connection::open(self.home.path().join("store.sqlite")).unwrap();
-        let mut statement = connection.prepare("SELECT outward, body FROM event ORDER BY session, position").unwrap();
+        let mut statement = connection.prepare("SELECT outward, body FROM event ORDER BY session, key").unwrap();
         let rows = statement.query_map([], |row| Ok((row.get::<_, bool>(0)?, row.get::<_, Vec<u8>>(1)?))).unwrap();
         let messages = rows.filter_map(|row| {
             let (outward, body) = row.unwrap();

@@ -136,7 +136,7 @@ pub(super) fn cases() -> Vec<Case> {
         case(Open, b"\x01\x02\x03 garbage", "<not-well-formed", "not-well-formed"),
         case(Open, b"GET / HTTP/1.1\r\nHost: chat.example.com\r\n\r\n", "HTTP/1.1 404 Not Found", "http"),
         case(Tls, b"GET / HTTP/1.1\r\nHost: chat.example.com\r\n\r\n", "HTTP/1.1 404 Not Found", "http"),
-        case(Open, b"SSH-2.0-OpenSSH_9.9\r\n", "HTTP/1.1 404 Not Found", "http"),
+        case(Open, b"SSH-2.0-OpenSSH_9.9\r\n", "", "ssh"),
         case(Open, format!("{HEADER}{STARTTLS}{HEADER}").as_bytes(), "<policy-violation", "bytes-after-starttls"),
         case(Open, &[HEADER.as_bytes(), &[22, 3, 1, 2, 0, 1]].concat(), "<bad-format", "bad-format"),
         case(Open, &[22, 3, 1, 0, 5, b'h', b'e', b'l', b'l', b'o'], "", "tls-handshake"),

@@ -42,6 +42,7 @@ async fn who_is_no_granted_connector_is_refused_before_any_frame() {
         .await;
     live.until("</message>").await;
     assert_eq!(site.status()["sessions"], 1);
+    crate::fault_table::proven(11, "another CA, role or identity is refused before any frame");
 }
 
 /// Dials as a connector does and opens both lanes; tells how many bytes the relay sent before it hung up.

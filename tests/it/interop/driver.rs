@@ -199,6 +199,9 @@ impl Driver {
         for event in self.events() {
             writeln!(text, "  {event:?}").unwrap();
         }
+        if self.seen.log.lock().unwrap().ended {
+            text += "Then its driver ended; what it said of that is on stderr.\n";
+        }
         text
     }
 }

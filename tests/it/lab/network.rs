@@ -74,7 +74,26 @@ impl Lab {
         }
     }
 
-    /// Undoes [`Lab::cut`] and [`Lab::cut_off_the_lan`].
+    /// From now on the firewall drops every datagram of a tunnel over QUIC.
+    pub(super) fn block_udp(&self) {
+        for side in ["dport", "sport"] {
+            self.nft(Place::Firewall, &format!("add rule inet scissors forward udp {side} {TUNNEL} counter name cut drop"));
+        }
+    }
+
+    /// From now on the firewall drops five packets of a hundred.
+    pub(super) fn lose_some(&self) {
+        self.nft(Place::Firewall, "add rule inet scissors forward numgen random mod 100 < 5 counter name cut drop");
+    }
+
+    /// From now on the firewall drops, without a word, what is longer than IPv6's least MTU between the LAN and the DMZ.
+    pub(super) fn narrow(&self) {
+        for side in ["iifname", "oifname"] {
+            self.nft(Place::Firewall, &format!("add rule inet scissors forward {side} to-lan meta length > 1280 counter name cut drop"));
+        }
+    }
+
+    /// Undoes what the scissors do.
     pub(super) fn restore(&self) {
         self.nft(Place::Firewall, "flush chain inet scissors forward");
     }

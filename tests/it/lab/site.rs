@@ -24,10 +24,11 @@ pub(super) struct Site {
 }
 
 impl Site {
-    pub(super) fn start(lab: &Lab) -> Self {
+    /// Starts both, the tunnel over `transport` as connector.toml names it.
+    pub(super) fn start(lab: &Lab, transport: &str) -> Self {
         let home = tempfile::Builder::new().prefix("site").tempdir().unwrap();
         let link = prepare(home.path());
-        configure(home.path());
+        configure(home.path(), transport);
         let relay = role(lab, Place::Dmz, home.path(), "relay");
         await_status(&home.path().join("relay.sock"), |_| true);
         let connector = role(lab, Place::Lan, home.path(), "connector");
@@ -76,8 +77,15 @@ impl Site {
 
     /// Asks until `ready` likes what both ends tell of the tunnel.
     pub(super) fn await_tunnels(&self, what: &str, ready: impl Fn(&Value) -> bool) {
+        for end in 0..2 {
+            self.await_tunnel(end, what, &ready);
+        }
+    }
+
+    /// Asks until `ready` likes what one end (0 is the relay, 1 the connector) tells of the tunnel.
+    pub(super) fn await_tunnel(&self, end: usize, what: &str, ready: impl Fn(&Value) -> bool) {
         for _ in 0..300 {
-            if self.tunnels().iter().all(&ready) {
+            if ready(&self.tunnels()[end]) {
                 return;
             }
             std::thread::sleep(Duration::from_millis(50));
@@ -113,7 +121,7 @@ impl Drop for Site {
 }
 
 /// The shipped files with this lab's addresses and paths.
-fn configure(home: &Path) {
+fn configure(home: &Path, transport: &str) {
     let home_text = home.display();
     let relay = [
         ("# client = [\"[::]:5222\"]", format!("client = [\"{DMZ}:{DOOR}\"]")),
@@ -124,6 +132,7 @@ fn configure(home: &Path) {
         ("# admin = \"/run/outgate-connector/admin.sock\"", format!("admin = \"{home_text}/connector.sock\"")),
         ("address = \"relay.example.com:7443\"", format!("address = \"{DMZ}:{TUNNEL}\"")),
         ("# server_name = \"relay.example.com\"", "server_name = \"relay.example.com\"".to_owned()),
+        ("# transport = \"auto\"", format!("transport = \"{transport}\"")),
         ("# path = \"/var/lib/outgate/connector.sqlite\"", format!("path = \"{home_text}/connector.sqlite\"")),
         ("# listen = \"127.0.0.1:5222\"", format!("listen = \"{LAN}:{DOOR}\"")),
     ];

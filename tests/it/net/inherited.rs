@@ -12,6 +12,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use outgate::net::certificates::Live;
 use outgate::net::inherited::{Inherited, Origin};
 use outgate::net::quic::{self, Credentials};
 use rustls_pki_types::PrivateKeyDer;
@@ -52,7 +53,7 @@ async fn push(confined: bool) -> f64 {
     let socket = bound();
     let addr = socket.local_addr().unwrap();
     let mut server = Server(start(socket, home.path(), confined));
-    let endpoint = quic::client(quic::bind(loopback()).unwrap(), Origin::Bound, &authority.connector()).unwrap();
+    let endpoint = quic::client(quic::bind(loopback()).unwrap(), Origin::Bound, &Live::new(&authority.connector()).unwrap()).unwrap();
     let pushing = async {
         let connection = endpoint.connect(addr, "relay.test").unwrap().await.unwrap();
         let (mut send, mut receive) = connection.open_bi().await.unwrap();
@@ -114,7 +115,7 @@ fn serve(credentials: &Path, confined: bool) {
     let origin = if confined { Origin::Inherited } else { Origin::Bound };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let endpoint = quic::server(socket, origin, &credentials).unwrap();
+        let endpoint = quic::server(socket, origin, &Live::new(&credentials).unwrap()).unwrap();
         let connection = endpoint.accept().await.unwrap().await.unwrap();
         let (mut send, mut receive) = connection.accept_bi().await.unwrap();
         let mut count = 0_u64;

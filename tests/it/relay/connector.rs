@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use outgate::im::{ImEvent, Message};
-use outgate::net::carrier::{CarrierHandle, CarrierInput, Writable};
+use outgate::net::carrier::{CarrierHandle, CarrierInput, Transport, Writable};
 use outgate::proto::tunnel::{
     CarrierId, ChannelId, ConnectorCommand, ConnectorEnd, ConnectorEvent, Identity, Lane, Payload, RefusalCode, Settings, event, frame,
 };
@@ -49,7 +49,10 @@ impl Connector {
         let (data_in, data) = mpsc::channel(2);
         let (read_data, _) = watch::channel(false);
         let handle = CarrierHandle { control: control_in, data: data_in, read_data };
-        self.inputs.send(CarrierInput::Opened { carrier: CARRIER, identity: self.identity.clone(), handle }).await.unwrap();
+        self.inputs
+            .send(CarrierInput::Opened { carrier: CARRIER, identity: self.identity.clone(), transport: Transport::Quic, handle })
+            .await
+            .unwrap();
         let life = Life {
             end: ConnectorEnd::new(Settings::default(), [9; 16]),
             inputs: self.inputs.clone(),
@@ -172,6 +175,8 @@ impl Life {
             | ConnectorEvent::Counted { .. }
             | ConnectorEvent::OutHandled { .. }
             | ConnectorEvent::Reset { .. }
+            | ConnectorEvent::GoAway { .. }
+            | ConnectorEvent::CandidateReady { .. }
             | ConnectorEvent::CloseCarrier { .. } => {}
         }
     }

@@ -128,6 +128,18 @@ impl Customer {
         }
     }
 
+    /// Reads up to and including the first of these marks to come.
+    pub(crate) async fn until_any(&mut self, marks: &[&str]) -> String {
+        loop {
+            let ends = marks.iter().filter_map(|mark| self.heard.find(mark).map(|at| at + mark.len()));
+            if let Some(end) = ends.min() {
+                let rest = self.heard.split_off(end);
+                return std::mem::replace(&mut self.heard, rest);
+            }
+            assert!(self.more().await, "the stream ended before any of {marks:?}: {}", self.heard);
+        }
+    }
+
     /// Reads to the end.
     pub(crate) async fn end(&mut self) -> String {
         while self.more().await {}

@@ -1,144 +1,14 @@
 //! Single rules of the tunnel over a carrier that loses nothing by itself.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use outgate::proto::tunnel::frame::{self, Frame, IGNORABLE};
+use outgate::proto::tunnel::frame::IGNORABLE;
 use outgate::proto::tunnel::{
-    CarrierId, ChannelId, CheckId, ConnectorCommand, ConnectorEnd, ConnectorEvent, Identity, Lane, OpenKind, Payload, Proof, RefusalCode,
-    RelayCommand, RelayEnd, RelayEvent, ResetCode, SessionKey, Settings,
+    CheckId, ConnectorCommand, ConnectorEnd, ConnectorEvent, OpenKind, Proof, RefusalCode, RelayCommand, RelayEvent, ResetCode, Settings,
 };
-use outgate::session::{CloseReason, OpenId, SessionSecret};
+use outgate::session::{CloseReason, SessionSecret};
 
-use super::world::open;
-
-const KEY: SessionKey = SessionKey(1);
-
-struct Pair {
-    now: Instant,
-    relay: RelayEnd,
-    connector: ConnectorEnd,
-    carrier: CarrierId,
-}
-
-impl Pair {
-    #[expect(clippy::disallowed_methods, reason = "virtual time counts from some instant")]
-    fn new() -> Self {
-        let mut last = 0u8;
-        let entropy = move || {
-            last += 1;
-            [last; 16]
-        };
-        Self {
-            now: Instant::now(),
-            relay: RelayEnd::new(Settings::default(), Box::new(entropy)),
-            connector: ConnectorEnd::new(Settings::default(), [7; 16]),
-            carrier: CarrierId(0),
-        }
-    }
-
-    fn attached() -> Self {
-        let mut pair = Self::new();
-        pair.dial();
-        pair.exchange();
-        pair
-    }
-
-    fn dial(&mut self) {
-        self.carrier = CarrierId(self.carrier.0 + 1);
-        self.relay.carrier_opened(self.carrier, identity(), self.now);
-        self.connector.carrier_opened(self.carrier, self.now);
-    }
-
-    fn lose(&mut self) {
-        self.relay.carrier_lost(self.carrier, self.now);
-        self.connector.carrier_lost(self.carrier, self.now);
-    }
-
-    fn carry_to_connector(&mut self) -> bool {
-        let mut any = false;
-        for lane in [Lane::Control, Lane::Data] {
-            let mut bytes = BytesMut::new();
-            self.relay.poll_transmit(self.carrier, lane, 1 << 20, &mut bytes, self.now);
-            while let Some(frame) = frame::decode(&mut bytes).unwrap() {
-                any = true;
-                self.connector.handle_frame(self.carrier, frame, self.now);
-            }
-        }
-        any
-    }
-
-    fn carry_to_relay(&mut self) -> bool {
-        let mut any = false;
-        for lane in [Lane::Control, Lane::Data] {
-            let mut bytes = BytesMut::new();
-            self.connector.poll_transmit(self.carrier, lane, 1 << 20, &mut bytes, self.now);
-            while let Some(frame) = frame::decode(&mut bytes).unwrap() {
-                any = true;
-                self.relay.handle_frame(self.carrier, frame, self.now);
-            }
-        }
-        any
-    }
-
-    fn exchange(&mut self) {
-        while self.carry_to_connector() | self.carry_to_relay() {}
-    }
-
-    fn wait(&mut self, time: Duration) {
-        self.now += time;
-        self.relay.handle_timeout(self.now);
-        self.connector.handle_timeout(self.now);
-    }
-
-    fn relay_events(&mut self) -> Vec<RelayEvent> {
-        std::iter::from_fn(|| self.relay.poll_event()).collect()
-    }
-
-    fn connector_events(&mut self) -> Vec<ConnectorEvent> {
-        std::iter::from_fn(|| self.connector.poll_event()).collect()
-    }
-
-    fn open(&mut self) {
-        let kind = OpenKind::New { open_id: OpenId([1; 16]), secret: SessionSecret([2; 16]) };
-        let open = Box::new(open(kind));
-        self.relay.handle_command(RelayCommand::Open { session: KEY, identity: identity(), open }, self.now);
-    }
-
-    fn opened_channel(&mut self) -> ChannelId {
-        let mut events = self.connector_events().into_iter();
-        events.find_map(|event| if let ConnectorEvent::Open { channel, .. } = event { Some(channel) } else { None }).unwrap()
-    }
-
-    /// Opens a session and has it accepted; gives its channel.
-    fn opened() -> (Self, ChannelId) {
-        let mut pair = Self::attached();
-        pair.open();
-        pair.exchange();
-        let channel = pair.opened_channel();
-        let accept = ConnectorCommand::Accept { channel, in_next: 1, out_first: 1, out: Vec::new() };
-        pair.connector.handle_command(accept, pair.now);
-        pair.exchange();
-        assert!(pair.relay_events().contains(&RelayEvent::OpenOk { session: KEY }));
-        (pair, channel)
-    }
-}
-
-fn identity() -> Identity {
-    Identity("outgate://lab/connector/lan1".to_owned())
-}
-
-fn event(text: &'static str) -> Payload {
-    Payload::Event(Bytes::from_static(text.as_bytes()))
-}
-
-fn raw(kind: u8, flags: u8, channel: u32, body: &'static [u8]) -> Frame {
-    Frame { kind, flags, channel, body: Bytes::from_static(body) }
-}
-
-fn closes(events: &[RelayEvent]) -> bool {
-    events.iter().any(|event| matches!(event, RelayEvent::CloseCarrier { .. }))
-}
+use super::pair::{KEY, Pair, closes, event, identity, open, raw};
 
 #[test]
 fn an_unknown_frame_ends_the_carrier_unless_it_may_be_ignored() {
@@ -181,6 +51,7 @@ fn both_sides_are_told_when_no_carrier_comes_within_the_detach_window() {
     pair.wait(Duration::from_secs(1));
     assert_eq!(pair.relay_events(), [RelayEvent::Gone { session: KEY, reason: CloseReason::DetachExpired }]);
     assert_eq!(pair.connector_events(), [ConnectorEvent::Reset { channel, code: ResetCode::Unknown }]);
+    crate::fault_table::proven(22, "pure: told after 120 s");
 }
 
 #[test]
@@ -222,6 +93,7 @@ fn attached_may_be_lost_twice_and_the_tunnel_still_resumes() {
     let events = pair.connector_events();
     assert!(events.contains(&ConnectorEvent::Attached { epoch: 4, resumed: true }), "{events:?}");
     assert!(events.contains(&ConnectorEvent::Data { channel, number: 1, sm_in: 1, payload: event("hello") }));
+    crate::fault_table::proven(4, "pure");
 }
 
 #[test]
@@ -232,12 +104,13 @@ fn an_ack_of_what_was_never_sent_resets_that_channel_only() {
     pair.exchange();
     assert_eq!(pair.connector_events(), [ConnectorEvent::Reset { channel, code: ResetCode::Protocol }]);
     assert!(pair.relay.is_attached(&identity()));
+    crate::fault_table::proven(12, "an ACK of what was never sent costs its channel alone");
 }
 
 #[test]
 fn a_check_is_answered_and_leaves_nothing() {
     let mut pair = Pair::attached();
-    let admission = Box::new(open(OpenKind::New { open_id: OpenId([0; 16]), secret: SessionSecret([0; 16]) }).admission);
+    let admission = Box::new(open(OpenKind::New { open_id: outgate::session::OpenId([0; 16]), secret: SessionSecret([0; 16]) }).admission);
     let check = CheckId(9);
     pair.relay.handle_command(RelayCommand::Check { check, identity: identity(), admission: admission.clone() }, pair.now);
     pair.exchange();
@@ -282,6 +155,7 @@ fn a_copied_identity_is_refused_after_three_replacements_a_minute() {
             .any(|event| matches!(event, ConnectorEvent::Refused { code, .. } if code == "duplicate_identity"));
         assert_eq!(refused, turn == 3, "turn {turn}");
     }
+    crate::fault_table::proven(11, "cloned identity, NEW over a live tunnel: the fourth in a minute is refused");
 }
 
 #[test]
@@ -329,4 +203,22 @@ fn a_relay_that_asks_and_reads_no_answers_loses_its_carrier() {
     }
     let closed = |event: &ConnectorEvent| matches!(event, ConnectorEvent::CloseCarrier { why, .. } if why == "flood");
     assert!(pair.connector_events().iter().any(closed));
+}
+
+#[test]
+fn a_count_that_only_the_cursor_of_a_resume_tells_reaches_the_client() {
+    let mut pair = Pair::attached();
+    let kind = OpenKind::Attach { secret: SessionSecret([2; 16]), in_next: 0, out_next: 0, client_h: Some(4) };
+    let open = Box::new(open(kind));
+    pair.relay.handle_command(RelayCommand::Open { session: KEY, identity: identity(), open }, pair.now);
+    pair.exchange();
+    let channel = pair.opened_channel();
+    pair.connector.handle_command(ConnectorCommand::Accept { channel, in_next: 6, out_first: 4, out: Vec::new() }, pair.now);
+    pair.exchange();
+    pair.connector.handle_command(ConnectorCommand::Handled { channel, number: 5, sm_in: 8 }, pair.now);
+    pair.lose();
+    pair.dial();
+    pair.exchange();
+    let events = pair.relay_events();
+    assert!(events.contains(&RelayEvent::Handled { session: KEY, number: 5, sm_in: 8 }), "{events:?}");
 }

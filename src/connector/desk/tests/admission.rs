@@ -1,5 +1,7 @@
 //! Who may come in, and who may come back.
 
+use std::time::Duration;
+
 use super::rig::{CHANNEL, RELAY, Rig, attach, commands, config, data, is_told, open, said, texts_to_agents, texts_to_customer};
 use crate::connector::desk::Input;
 use crate::proto::tunnel::{Admission, Assertion, ChannelId, CheckId, ConnectorCommand, ConnectorEvent, Payload, RefusalCode, ResetCode};
@@ -43,6 +45,32 @@ fn a_link_for_one_session_opens_one_and_checks_count_nothing() {
     assert_eq!(refusal(&opened(&mut rig, 2, "billing", link("once"))), Some(RefusalCode::BadLink));
     rig.restart(config(), 1);
     assert_eq!(refusal(&opened(&mut rig, 3, "billing", link("once"))), Some(RefusalCode::BadLink));
+}
+
+#[test]
+fn a_customer_who_withdraws_before_the_answer_has_not_used_his_link() {
+    let mut rig = Rig::new(config());
+    opened(&mut rig, 1, "billing", link("once"));
+    rig.tunnel(ConnectorEvent::Reset { channel: CHANNEL, code: ResetCode::Cancelled });
+    assert!(rig.desk.status().sessions.is_empty(), "nobody comes back to it");
+    rig.restart(config(), 1);
+    assert_eq!(refusal(&opened(&mut rig, 2, "billing", link("once"))), None);
+    rig.tunnel(data(2, 1, &said("c1", "hello")));
+    rig.tunnel(ConnectorEvent::Reset { channel: ChannelId(2), code: ResetCode::Cancelled });
+    assert_eq!(refusal(&opened(&mut rig, 3, "billing", link("once"))), Some(RefusalCode::BadLink), "this one was there");
+}
+
+#[test]
+fn uses_are_counted_as_long_as_the_link_could_be_used_and_no_longer() {
+    let mut rig = Rig::new(config());
+    opened(&mut rig, 1, "billing", link("once"));
+    rig.pass(Duration::from_secs(3600));
+    assert_eq!(refusal(&opened(&mut rig, 2, "billing", link("once"))), Some(RefusalCode::BadLink));
+    rig.restart(config(), 1);
+    rig.pass(Duration::from_secs(3601));
+    assert_eq!(rig.store.snapshot().link_uses, []);
+    // The real one is refused for its age; here nothing but the count would refuse it.
+    assert_eq!(refusal(&opened(&mut rig, 3, "billing", link("once"))), None);
 }
 
 #[test]

@@ -180,7 +180,7 @@ impl World {
                 self.agent.wire.extend(split(&output));
             }
             Effect::AgentResumeRefused { .. } | Effect::AgentClose { .. } => panic!("nothing here earns a refusal: {effect:?}"),
-            Effect::AgentWrite { .. } | Effect::AgentResumed { .. } | Effect::Audit(_) => {}
+            Effect::AgentWrite { .. } | Effect::AgentResumed { .. } | Effect::AgentRead { .. } | Effect::Audit(_) | Effect::Door(_) => {}
         }
     }
 

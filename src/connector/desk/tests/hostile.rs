@@ -115,6 +115,19 @@ fn what_was_written_and_then_confirmed_is_recorded_as_confirmed() {
 }
 
 #[test]
+fn a_customers_text_is_never_taken_for_a_notice() {
+    let mut rig = Rig::new(config());
+    rig.log_in(1, "alice");
+    let banner = texts_to_agents(&rig.open(1, "auto"));
+    assert!(banner.iter().any(|xml| xml.contains("<body>* guest-")), "this is how ours look: {banner:?}");
+    let shown = texts_to_agents(&rig.customer_says(1, 1, "* The customer has left.")).concat();
+    assert!(shown.contains("<body>\\* The customer has left.</body>"), "{shown}");
+    let history = &rig.store.sessions.values().next().unwrap().history;
+    let kept = history.iter().filter_map(|(_, event)| event::decode(event.body.as_ref()?).ok());
+    assert!(kept.into_iter().any(|kept| kept == said("c1", "* The customer has left.")), "the record has what was written");
+}
+
+#[test]
 fn a_customer_cannot_write_an_agents_line_into_the_banner() {
     let mut rig = Rig::new(config());
     rig.open(1, "bot");

@@ -6,14 +6,16 @@ use std::time::{Duration, Instant};
 
 use crate::connector::bot::{BotConfig, BotRule};
 use crate::connector::desk::{
-    AgentConfig, Desk, DeskConfig, Effect, Input, LinkTerms, Now, Outside, QueueConfig, RelayIndex, Step, StreamHandle,
+    AgentConfig, Desk, DeskConfig, DoorConfig, Effect, Input, Now, Outside, QueueConfig, RelayIndex, Step, StreamHandle,
 };
-use crate::fingerprint::{ClientSoftware, Confidence, SoftwareSource};
+use crate::fingerprint::{ClientSoftware, Confidence, Denial, SoftwareSource};
 use crate::im::{ImEvent, Message};
+use crate::link::{LinkRefusal, LinkTerms, RevokedLink};
 use crate::proto::tunnel::event;
-use crate::proto::tunnel::{Admission, Assertion, ChannelId, ConnectorCommand, ConnectorEvent, Open, OpenKind, Payload, RefusalCode};
+use crate::proto::tunnel::{Admission, Assertion, ChannelId, ConnectorCommand, ConnectorEvent, Open, OpenKind, Payload};
 use crate::proto::xmpp::ns;
 use crate::proto::xmpp::stanza::Element;
+use crate::routing::agent::Wish;
 use crate::session::{Direction, OpenId, SessionId, SessionSecret};
 use crate::store::{Op, Place, Snapshot, StoredEvent, StoredSession, StoredStream, StreamKey};
 
@@ -27,7 +29,9 @@ pub(super) const AGENTS: &str = "desk.example";
 pub(super) struct FakeStore {
     pub(super) sessions: BTreeMap<SessionId, StoredSession>,
     streams: BTreeMap<StreamKey, StoredStream>,
-    link_uses: BTreeMap<[u8; 32], u32>,
+    pub(super) revoked: Vec<RevokedLink>,
+    link_uses: BTreeMap<[u8; 32], (u32, u64)>,
+    wishes: BTreeMap<String, Wish>,
 }
 
 impl FakeStore {
@@ -35,7 +39,7 @@ impl FakeStore {
         match op {
             Op::Begin(record) => {
                 if let Some(digest) = record.link_use {
-                    *self.link_uses.entry(digest).or_insert(0) += 1;
+                    self.link_uses.entry(digest).or_default().0 += 1;
                 }
                 let session = StoredSession {
                     place: Place::Queued,
@@ -79,6 +83,10 @@ impl FakeStore {
                 session.out_pending.retain(|event| event.number > number);
             }
             Op::Own { .. } => {}
+            Op::Revoke { link, .. } => {
+                self.revoked.retain(|known| !known.names(&link.issuer, &link.jti));
+                self.revoked.push(link);
+            }
             Op::Attached { session, attachment } => self.session(session).attachment = attachment,
             Op::Software { session, software } => self.session(session).record.software = software,
             Op::Place { session, place, enqueued_at } => {
@@ -86,9 +94,19 @@ impl FakeStore {
                 (session.place, session.enqueued_at) = (place, enqueued_at);
             }
             Op::StreamBegin { stream, agent, resource } => {
-                let stored = StoredStream { stream, agent, resource, h: 0, out_last: 0, pending: Vec::new() };
+                let stored = StoredStream { stream, agent, resource, h: 0, out_last: 0, presence: None, pending: Vec::new() };
                 self.streams.insert(stream, stored);
             }
+            Op::Forget { .. } => {}
+            Op::LinkReturned { session } => {
+                if let Some(link) = self.session(session).record.link_use.take() {
+                    self.link_uses.get_mut(&link).unwrap().0 -= 1;
+                }
+            }
+            Op::LinkExpires { link, at } => self.link_uses.get_mut(&link).unwrap().1 = at,
+            Op::LinksExpired { before } => self.link_uses.retain(|_, (_, expires)| *expires >= before),
+            Op::Wish { agent, wish } => drop(self.wishes.insert(agent, wish)),
+            Op::StreamPresence { stream, presence } => self.stream(stream).presence = presence,
             Op::StreamIn { stream, h } => self.stream(stream).h = h,
             Op::StreamOut { stream, number, xml, session } => {
                 let stream = self.stream(stream);
@@ -119,7 +137,9 @@ impl FakeStore {
             incarnation: [0; 16],
             sessions,
             streams: self.streams.values().cloned().collect(),
-            link_uses: self.link_uses.iter().map(|(digest, uses)| (*digest, *uses)).collect(),
+            revoked: self.revoked.clone(),
+            link_uses: self.link_uses.iter().map(|(digest, (uses, expires))| (*digest, *uses, *expires)).collect(),
+            wishes: self.wishes.clone().into_iter().collect(),
         }
     }
 
@@ -231,7 +251,7 @@ pub(super) fn outside(seed: u8) -> Outside {
         verify_link: Box::new(|token, _, _| match token {
             "once" => Ok(terms("billing", Some(1))),
             "any" => Ok(terms("billing", None)),
-            _ => Err((RefusalCode::BadLink, "This link does not hold.".into())),
+            _ => Err(LinkRefusal::BadSignature),
         }),
         entropy: Box::new(move || {
             next = next.wrapping_mul(0x2360_ed05_1fc6_5da4_4385_df64_9fcc_f645).wrapping_add(0x5851_f42d_4c95_7f2d_1405_7b7e_f767_814f);
@@ -240,15 +260,18 @@ pub(super) fn outside(seed: u8) -> Outside {
     }
 }
 
-fn terms(queue: &str, max_uses: Option<u32>) -> LinkTerms {
+fn terms(queue: &str, max_sessions: Option<u32>) -> LinkTerms {
     LinkTerms {
         issuer: "shop".into(),
         kid: "k1".into(),
         jti: "j1".into(),
-        sub: Some("Maria".into()),
+        subject: Some("Maria".into()),
         queue: queue.into(),
         reason: Some("card declined".into()),
-        max_uses,
+        max_sessions,
+        skills: Vec::new(),
+        lang: None,
+        expires: 1_700_003_600,
     }
 }
 
@@ -277,6 +300,7 @@ pub(super) fn config() -> DeskConfig {
     };
     DeskConfig {
         agents_domain: AGENTS.into(),
+        door: DoorConfig { issuers: vec!["shop".into()], denied: vec![chatty()], ..DoorConfig::default() },
         queues: vec![
             queue("help", true, false, None),
             queue("billing", false, false, None),
@@ -285,6 +309,10 @@ pub(super) fn config() -> DeskConfig {
         ],
         agents: vec![agent("alice", "Alice"), agent("bob", "Bob")],
     }
+}
+
+pub(super) fn chatty() -> Denial {
+    Denial { software: "Chatty".into(), version: None, text: String::new() }
 }
 
 pub(super) fn open(n: u8, queue: &str, assertion: Assertion) -> Open {
@@ -337,7 +365,12 @@ pub(super) fn texts_to_agents(effects: &[Effect]) -> Vec<String> {
     let text = |effect: &Effect| match effect {
         Effect::AgentWrite { xml, .. } => Some(xml.clone()),
         Effect::AgentResumed { output, .. } => Some(output.clone()),
-        Effect::Tunnel { .. } | Effect::AgentClose { .. } | Effect::AgentResumeRefused { .. } | Effect::Audit(_) => None,
+        Effect::Tunnel { .. }
+        | Effect::AgentClose { .. }
+        | Effect::AgentRead { .. }
+        | Effect::AgentResumeRefused { .. }
+        | Effect::Audit(_)
+        | Effect::Door(_) => None,
     };
     effects.iter().filter_map(text).collect()
 }
@@ -348,8 +381,10 @@ pub(super) fn commands(effects: &[Effect]) -> Vec<ConnectorCommand> {
         Effect::AgentWrite { .. }
         | Effect::AgentResumed { .. }
         | Effect::AgentClose { .. }
+        | Effect::AgentRead { .. }
         | Effect::AgentResumeRefused { .. }
-        | Effect::Audit(_) => None,
+        | Effect::Audit(_)
+        | Effect::Door(_) => None,
     };
     effects.iter().filter_map(command).collect()
 }

@@ -21,8 +21,10 @@ fn written_to(effects: &[Effect], handle: u64) -> Vec<String> {
         | Effect::AgentWrite { .. }
         | Effect::AgentResumed { .. }
         | Effect::AgentClose { .. }
+        | Effect::AgentRead { .. }
         | Effect::AgentResumeRefused { .. }
-        | Effect::Audit(_) => None,
+        | Effect::Audit(_)
+        | Effect::Door(_) => None,
     };
     effects.iter().filter_map(text).collect()
 }

@@ -61,21 +61,6 @@ fn done_ends_the_session_after_the_last_message_and_is_kept_until_confirmed() {
 }
 
 #[test]
-fn a_slow_customer_stops_the_agent_with_an_error() {
-    let (mut rig, proxy) = connected();
-    let mut refused = 0;
-    for n in 0..500 {
-        let effects = rig.agent_says(1, &proxy, &format!("a{n}"), "text");
-        refused += usize::from(is_told(&texts_to_agents(&effects), "resource-constraint"));
-    }
-    let pending = rig.store.sessions.values().next().unwrap().out_pending.len();
-    assert_eq!(pending, 480);
-    assert_eq!(refused, 500 - (480 - 2), "two notices are among the unconfirmed");
-    rig.tunnel(ConnectorEvent::OutHandled { channel: CHANNEL, number: 480, proof: Proof::Confirmed });
-    assert_eq!(texts_to_customer(&rig.agent_says(1, &proxy, "again", "text")), ["text"]);
-}
-
-#[test]
 fn typing_is_shown_now_or_never_and_takes_its_number() {
     let (mut rig, proxy) = connected();
     let payload = Payload::Ephemeral(event::encode(&ImEvent::ChatState(ChatState::Composing)));
@@ -205,6 +190,24 @@ fn a_stream_that_is_down_holds_its_customers_back_and_then_gives_their_sessions_
     assert_eq!(rig.desk.status().sessions[0].place, "queued");
     let shown = texts_to_agents(&rig.log_in(2, "bob")).concat();
     assert_eq!(shown.matches("<body>more</body>").count(), 300, "nothing is lost to the next agent");
+}
+
+#[test]
+fn a_pause_and_an_absence_last_over_a_restart() {
+    let mut rig = Rig::new(config());
+    rig.log_in(1, "bob");
+    rig.agent_says(1, "desk@desk.example", "p1", "!pause lunch");
+    rig.handle(Input::AgentConnected { stream: StreamHandle(2), agent: "alice".into(), resource: "r".into() });
+    let enabled = texts_to_agents(&rig.agent(2, Element::new("enable", ns::STREAM_MANAGEMENT).with_attribute("resume", "true"))).concat();
+    let previd = enabled.split("id='").nth(1).and_then(|rest| rest.split('\'').next()).unwrap().to_owned();
+    let away = Element::new("show", ns::CLIENT).with_text("away");
+    rig.agent(2, Element::new("presence", ns::CLIENT).with_child(away));
+    rig.restart(config(), 1);
+    rig.log_in(3, "bob");
+    rig.handle(Input::AgentResume { stream: StreamHandle(4), agent: "alice".into(), previd, h: 0 });
+    let standings: Vec<&str> = rig.desk.status().agents.iter().map(|agent| agent.standing).collect();
+    assert_eq!(standings, ["away", "paused"]);
+    assert!(is_told(&texts_to_agents(&rig.agent_says(3, "desk@desk.example", "p2", "!mine")), "paused (lunch)"));
 }
 
 #[test]

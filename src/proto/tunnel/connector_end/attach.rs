@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::proto::tunnel::carrier::{Assembly, Phase};
+use crate::proto::tunnel::carrier::{Assembly, Phase, Trial};
 use crate::proto::tunnel::frame::Frame;
 use crate::proto::tunnel::handshake::{Refusal, attach_frames, read_hello, take_part};
 use crate::proto::tunnel::wire::{self, Cursor};
@@ -23,25 +23,35 @@ impl ConnectorEnd {
         if !matches!(state.phase, Phase::Greeting) {
             return Err(Refusal("unexpected_frame"));
         }
-        read_hello(frame)?;
-        state.phase = Phase::Greeted;
-        if self.current.is_some() {
-            self.close(carrier, "another carrier is attached", now);
-            return Ok(());
+        read_hello(frame, &self.settings)?;
+        state.phase = Phase::Candidate(Trial::new(now));
+        state.stand_by(&self.settings);
+        if self.current.is_none() {
+            self.attach_on(carrier, now);
+            // Losers of the race.
+            self.close_unattached("another carrier was first", now);
+        } else if !self.is_attached() {
+            self.close(carrier, "another carrier was first", now);
+        } else if self.is_leaving() {
+            self.candidates_ready();
         }
-        self.current = Some(carrier);
-        self.send_attach(carrier);
         Ok(())
     }
 
+    /// Gives the ATTACH to a carrier.
+    pub(super) fn attach_on(&mut self, carrier: CarrierId, now: Instant) {
+        self.current = Some(carrier);
+        self.send_attach(carrier, now);
+    }
+
     /// Says RESUME where there is a tunnel, else NEW.
-    fn send_attach(&mut self, carrier: CarrierId) {
+    fn send_attach(&mut self, carrier: CarrierId, now: Instant) {
         let resumes = !self.tunnel_id.is_empty();
         let cursors = if resumes { self.cursors() } else { Vec::new() };
         let (epoch, from) = if resumes { (self.epoch, 0) } else { (0, self.next_channel()) };
         let frames = attach_frames(&self.tunnel_id, epoch, from, &cursors);
         let Some(state) = self.carriers.get_mut(&carrier) else { return };
-        state.phase = Phase::Attaching(Box::default());
+        state.attaching(&self.settings, now);
         for frame in frames {
             // At most twenty parts on a fresh carrier: they fit.
             let _fits = state.push(frame);
@@ -69,6 +79,9 @@ impl ConnectorEnd {
         if assembly.tunnel_id.is_empty() || assembly.epoch == 0 {
             return Err(Refusal("malformed"));
         }
+        if assembly.tunnel_id == self.tunnel_id && assembly.epoch <= self.epoch {
+            return Err(Refusal("epoch"));
+        }
         state.phase = Phase::Attached;
         self.attached(assembly, now);
         Ok(())
@@ -81,13 +94,21 @@ impl ConnectorEnd {
         self.tunnel_id = assembly.tunnel_id;
         self.attached += 1;
         self.trunk.clear();
+        self.policy.reset();
         self.events.push_back(ConnectorEvent::Attached { epoch: self.epoch, resumed });
+        self.taken_over(now);
         if !resumed {
             return self.drop_channels();
         }
         let cursors: HashMap<u32, Cursor> = assembly.cursors.into_iter().map(|cursor| (cursor.channel, cursor)).collect();
         let mut channels: Vec<u32> = self.channels.0.keys().copied().collect();
         channels.sort_unstable();
+        let mut ended: Vec<u32> = cursors.keys().filter(|channel| !self.channels.0.contains_key(channel)).copied().collect();
+        ended.sort_unstable();
+        for channel in ended {
+            // It ended after the cursors were written.
+            self.repeat_last(channel);
+        }
         for channel in channels {
             match cursors.get(&channel) {
                 Some(cursor) => self.resume_channel(channel, cursor, now),
@@ -105,6 +126,7 @@ impl ConnectorEnd {
 
     fn drop_channels(&mut self) {
         self.checks.clear();
+        self.last_words.clear();
         let channels: Vec<u32> = self.channels.0.keys().copied().collect();
         for channel in channels {
             self.forget(channel);
@@ -139,12 +161,14 @@ impl ConnectorEnd {
         }
         if refused.code == "unknown_tunnel" && !self.tunnel_id.is_empty() {
             self.tunnel_id = Bytes::new();
-            self.send_attach(carrier);
+            self.send_attach(carrier, now);
             return Ok(());
         }
         let code = refused.code.chars().filter(|c| c.is_ascii_graphic()).take(MAX_CODE_BYTES).collect();
         let retry_after = Duration::from_millis(refused.retry_after_millis).min(Duration::from_secs(3600));
         self.events.push_back(ConnectorEvent::Refused { code, retry_after });
+        // Whoever waits beside it would be refused as well, and sooner than the relay asks for.
+        self.close_unattached("the relay refused another carrier", now);
         self.close(carrier, "the relay refused", now);
         Ok(())
     }

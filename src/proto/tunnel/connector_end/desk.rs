@@ -53,7 +53,7 @@ impl ConnectorEnd {
         if live.is_accepted() || in_next == 0 || out_first == 0 {
             return;
         }
-        let mut log = Outflow::new(out_first);
+        let mut log = Outflow::new(out_first, &self.settings.replay_memory);
         for payload in out {
             log.push_unbounded(Item::Payload(payload), 0);
         }
@@ -100,9 +100,7 @@ impl ConnectorEnd {
             return;
         }
         self.forget(channel);
-        if self.is_attached() {
-            self.trunk.first.push_back(wire::encoded(kind::OPEN_REFUSED, 0, channel, refused));
-        }
+        self.say_last(channel, wire::encoded(kind::OPEN_REFUSED, 0, channel, refused));
     }
 
     /// Sends the next numbered item; a number that is not the next, or an event above the limit, is the desk's fault.

@@ -28,16 +28,17 @@ impl ConnectorEnd {
             kind::ATTACHED => self.on_attached_part(carrier, frame, now),
             kind::REFUSED => self.on_refused(carrier, frame, now),
             kind::PING => self.on_ping(carrier, frame, now),
-            kind::PONG => Ok(()),
+            kind::PONG => self.on_pong(carrier, frame),
             kind::ERROR => {
                 self.close(carrier, "the relay found a fault", now);
                 Ok(())
             }
-            // Carriers are not replaced early yet: the tunnel resumes when this one ends.
-            kind::GOAWAY => Ok(()),
+            kind::GOAWAY => self.on_goaway(carrier, frame),
             kind::OPEN | kind::DATA | kind::ACK | kind::COUNTED | kind::OWN | kind::FIN | kind::RESET | kind::CHECK => {
                 self.on_session_frame(carrier, frame, now)
             }
+            kind::CERT_REQ => self.on_certificate_request(carrier, frame, now),
+            kind::POLICY => self.on_policy(carrier, frame),
             kind::HELLO | kind::ATTACH | kind::OPEN_OK | kind::OPEN_REFUSED | kind::VERDICT => Err(Refusal("unexpected_frame")),
             _ if frame.flags & IGNORABLE != 0 => Ok(()),
             _ => Err(Refusal("unknown_frame")),
@@ -95,6 +96,9 @@ impl ConnectorEnd {
     }
 
     fn on_open(&mut self, channel: u32, frame: &Frame) {
+        if let Some((_, words)) = self.last_words.iter().rev().find(|(ended, _)| *ended == channel) {
+            return self.trunk.push_answer(words.clone());
+        }
         if channel.is_multiple_of(2) || (channel <= self.last_opened && !self.channels.0.contains_key(&channel)) {
             return self.reset(channel, ResetCode::Protocol);
         }
@@ -106,15 +110,16 @@ impl ConnectorEnd {
         let Some(open) = wire::body(frame).ok().and_then(|open| open_from_wire(open).ok()) else {
             return self.reset(channel, ResetCode::Protocol);
         };
-        if self.channels.0.len() >= MAX_CHANNELS {
+        let is_new = matches!(open.kind, OpenKind::New { .. });
+        if self.channels.0.len() >= MAX_CHANNELS || (is_new && self.settings.replay_memory.is_full()) {
             let busy = wire::OpenRefused { code: refusal_code(RefusalCode::Busy), text: String::new(), retry_after_millis: 0 };
-            return self.trunk.push_answer(wire::encoded(kind::OPEN_REFUSED, 0, channel, &busy));
+            return self.say_last(channel, wire::encoded(kind::OPEN_REFUSED, 0, channel, &busy));
         }
         let (attaches, relay_next) = match open.kind {
             OpenKind::New { .. } => (false, 1),
             OpenKind::Attach { out_next, .. } => (true, out_next),
         };
-        let mut line = Line::new(1, 1);
+        let mut line = Line::new(1, 1, &self.settings.replay_memory);
         line.held_back = true;
         let answer = Answer::Awaited { early: VecDeque::new(), counted: None };
         self.channels.0.insert(channel, Channel { line, answer, attaches, relay_next, fin_in: None, told: (0, 0) });
@@ -185,7 +190,7 @@ impl ConnectorEnd {
         if ack.confirmed > ack.handled || ack.handled > ack.received {
             return None;
         }
-        self.touch(channel, now, |live, _| live.line.out.acknowledge(ack.handled, ack.credit))?.ok()?;
+        self.touch(channel, now, |live, _| live.line.out.acknowledge(&ack, now))?.ok()?;
         self.tell_handled(channel, ack.handled, ack.confirmed);
         Some(())
     }

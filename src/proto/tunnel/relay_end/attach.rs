@@ -32,7 +32,7 @@ impl RelayEnd {
         if !matches!(state.phase, Phase::Greeting) {
             return Err(Refusal("unexpected_frame"));
         }
-        state.incarnation = read_hello(frame)?.incarnation;
+        state.incarnation = read_hello(frame, &self.settings)?.incarnation;
         state.phase = Phase::Greeted;
         if state.push(wire::encoded(kind::HELLO_ACK, 0, 0, &answer)) { Ok(()) } else { Err(Refusal("flood")) }
     }
@@ -62,6 +62,9 @@ impl RelayEnd {
         if let Some(wait) = self.too_many_replacements(peer, &incarnation, now) {
             return self.refuse(carrier, "duplicate_identity", wait, now);
         }
+        if let Some(wait) = self.too_many_attaches(peer, now) {
+            return self.refuse(carrier, "busy", wait, now);
+        }
         self.fence(peer, now);
         let id = Bytes::copy_from_slice(&(self.entropy)());
         let sessions = self.sessions_of(peer);
@@ -72,18 +75,31 @@ impl RelayEnd {
             heard_epoch: 1,
             carrier: Some(carrier),
             detached_at: None,
+            deaf_since: None,
+            attached_at: now,
             channels: HashMap::new(),
             next_channel: channels_from | 1,
             finished: VecDeque::new(),
             trunk: Trunk::default(),
-            pool: Pool::new(),
+            pool: Pool::new(&self.settings.replay_memory),
         });
         self.peers[peer].incarnation = incarnation;
-        self.peers[peer].waiting.clear();
         self.grant(carrier, peer, &[], false, now);
-        for key in sessions {
-            self.assign_channel(key);
+        for key in &sessions {
+            if let Some(session) = self.sessions.get_mut(key) {
+                session.leave_channel(now);
+            }
         }
+        // New ones go before those who are opened again; these in their order, so that of two that ask for one session the later has it.
+        let (first, again): (Vec<SessionKey>, Vec<SessionKey>) = sessions.into_iter().partition(|key| self.sessions[key].is_new());
+        self.peers[peer].waiting = first.into_iter().chain(again).collect();
+        self.open_waiting(peer, now);
+    }
+
+    /// An attached connector may always switch; the others come one after the other. Gives the time to wait.
+    fn too_many_attaches(&mut self, peer: usize, now: Instant) -> Option<Duration> {
+        let is_attached = self.peers[peer].tunnel.as_ref().is_some_and(|tunnel| tunnel.carrier.is_some());
+        if is_attached || self.attaches.admit(now) { None } else { Some(self.attaches.wait(now)) }
     }
 
     /// Counts NEW over an attached tunnel; gives the time to wait when there were too many.
@@ -110,11 +126,17 @@ impl RelayEnd {
         if !known || !same_store {
             return self.refuse(carrier, "unknown_tunnel", Duration::ZERO, now);
         }
-        self.fence(peer, now);
+        if let Some(wait) = self.too_many_attaches(peer, now) {
+            return self.refuse(carrier, "busy", wait, now);
+        }
+        let replaces = self.fence(peer, now);
+        self.peers[peer].switched += u64::from(replaces);
         let Some(tunnel) = self.peers[peer].tunnel.as_mut() else { return };
         tunnel.epoch += 1;
         tunnel.carrier = Some(carrier);
         tunnel.detached_at = None;
+        tunnel.deaf_since = None;
+        tunnel.attached_at = now;
         tunnel.trunk.clear();
         let mut channels: Vec<(u32, SessionKey)> = tunnel.channels.iter().map(|(&channel, &key)| (channel, key)).collect();
         channels.sort_unstable();
@@ -128,9 +150,7 @@ impl RelayEnd {
         }
         granted.truncate(MAX_CHANNELS);
         self.grant(carrier, peer, &granted, true, now);
-        for key in std::mem::take(&mut self.peers[peer].waiting) {
-            self.assign_channel(key);
-        }
+        self.open_waiting(peer, now);
     }
 
     /// Takes up a session that the connector names; gives the relay's own cursor if it lives on.
@@ -148,10 +168,9 @@ impl RelayEnd {
             self.fault(key, CloseReason::StoreRegressed);
             return None;
         };
-        if let Some(count) = progress.map(|progress| progress.sm_in).into_iter().chain(cursor.sm_in).last() {
-            session.raise_handled_count(count);
-        }
-        if progress.is_some() {
+        let counts = progress.map(|progress| progress.sm_in).into_iter().chain(cursor.sm_in);
+        let counted = counts.map(|count| session.raise_handled_count(count)).fold(false, |any, rose| any | rose);
+        if progress.is_some() || counted {
             self.tell_handled(key, now);
         }
         self.rewind(key, now);
@@ -192,6 +211,7 @@ impl RelayEnd {
                 session.line.inn.owe_now();
             }
         });
+        self.end_if_handled(key, now);
     }
 
     /// Says ATTACHED.
@@ -213,9 +233,12 @@ impl RelayEnd {
             state.phase = Phase::Attached;
         }
         self.events.push_back(RelayEvent::TunnelUp { identity, epoch, resumed });
-        for frame in frames.into_iter().chain(checks) {
+        let goaway = self.leaving.as_ref().map(|leaving| leaving.frame(now));
+        for frame in frames.into_iter().chain(checks).chain(goaway) {
             self.say(peer, frame, now);
         }
+        self.peers[peer].policy.cut();
+        self.tell_policy(peer, now);
     }
 
     fn refuse(&mut self, carrier: CarrierId, code: &str, retry_after: Duration, now: Instant) {
@@ -226,10 +249,12 @@ impl RelayEnd {
         }
     }
 
-    /// The carrier that had the tunnel is read no more.
-    fn fence(&mut self, peer: usize, now: Instant) {
-        if let Some(old) = self.peers[peer].tunnel.as_ref().and_then(|tunnel| tunnel.carrier) {
+    /// The carrier that had the tunnel is read no more; tells whether there was one.
+    fn fence(&mut self, peer: usize, now: Instant) -> bool {
+        let old = self.peers[peer].tunnel.as_ref().and_then(|tunnel| tunnel.carrier);
+        if let Some(old) = old {
             self.close(old, "replaced by another carrier", now);
         }
+        old.is_some()
     }
 }

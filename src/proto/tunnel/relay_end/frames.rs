@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use crate::im::MAX_EVENT_BYTES;
+use crate::proto::tunnel::carrier::Phase;
 use crate::proto::tunnel::credit;
 use crate::proto::tunnel::frame::{Frame, IGNORABLE};
 use crate::proto::tunnel::handshake::Refusal;
@@ -22,6 +23,8 @@ struct ChannelFault(CloseReason);
 
 const PROTOCOL: ChannelFault = ChannelFault(CloseReason::Fault);
 const REGRESSED: ChannelFault = ChannelFault(CloseReason::StoreRegressed);
+/// The connector has what this relay never had: the session went on elsewhere.
+const ELSEWHERE: ChannelFault = ChannelFault(CloseReason::CustomerLost);
 
 impl RelayEnd {
     /// Does what the frame says; an error costs the carrier.
@@ -35,12 +38,13 @@ impl RelayEnd {
                 self.close(carrier, "the connector found a fault", now);
                 Ok(())
             }
-            // A connector that stops ends its carrier; nothing is prepared for it yet.
-            kind::GOAWAY => Ok(()),
+            kind::GOAWAY => self.on_goaway(carrier, frame),
             kind::OPEN_OK | kind::OPEN_REFUSED | kind::DATA | kind::ACK | kind::OWN | kind::FIN | kind::RESET | kind::VERDICT => {
                 let peer = self.on_any_attached(carrier)?;
                 self.on_session_frame(peer, frame, now)
             }
+            kind::CERT | kind::TRUST => self.on_certificate(carrier, frame),
+            kind::POLICY => self.on_policy(carrier, frame, now),
             kind::HELLO_ACK | kind::ATTACHED | kind::REFUSED | kind::OPEN | kind::COUNTED | kind::CHECK => Err(Refusal("unexpected_frame")),
             _ if frame.flags & IGNORABLE != 0 => Ok(()),
             _ => Err(Refusal("unknown_frame")),
@@ -48,7 +52,7 @@ impl RelayEnd {
     }
 
     /// The peer whose tunnel this carrier carries; its epoch is thereby heard.
-    fn on_any_attached(&mut self, carrier: CarrierId) -> Result<usize, Refusal> {
+    pub(super) fn on_any_attached(&mut self, carrier: CarrierId) -> Result<usize, Refusal> {
         let state = self.carriers.get(&carrier).filter(|state| state.is_attached()).ok_or(Refusal("not_attached"))?;
         let &peer = self.by_identity.get(&state.identity).ok_or(Refusal("not_attached"))?;
         let tunnel = self.peers[peer].tunnel.as_mut().ok_or(Refusal("not_attached"))?;
@@ -59,10 +63,12 @@ impl RelayEnd {
     fn on_ping(&mut self, carrier: CarrierId, frame: &Frame) -> Result<(), Refusal> {
         let ping: wire::Ping = wire::body(frame).map_err(|_| Refusal("malformed"))?;
         let pong = wire::encoded(kind::PONG, 0, 0, &ping);
-        if self.carriers.get_mut(&carrier).is_some_and(|state| !state.push(pong)) {
-            return Err(Refusal("flood"));
+        let Some(state) = self.carriers.get_mut(&carrier) else { return Ok(()) };
+        if matches!(state.phase, Phase::Greeted) {
+            // Who pings before it attaches is trying this carrier beside another.
+            state.stand_by(&self.settings);
         }
-        Ok(())
+        if state.push(pong) { Ok(()) } else { Err(Refusal("flood")) }
     }
 
     fn on_session_frame(&mut self, peer: usize, frame: &Frame, now: Instant) -> Result<(), Refusal> {
@@ -70,6 +76,9 @@ impl RelayEnd {
             return self.on_verdict(peer, frame);
         }
         let Some(tunnel) = self.peers[peer].tunnel.as_mut() else { return Ok(()) };
+        if frame.kind != kind::ACK {
+            tunnel.deaf_since = None;
+        }
         let Some(&key) = tunnel.channels.get(&frame.channel) else {
             // A channel that ended may still have frames under way; the answer tells a connector that missed the end.
             if matches!(frame.kind, kind::DATA | kind::FIN | kind::OPEN_OK) {
@@ -154,10 +163,12 @@ impl RelayEnd {
             if let Some(count) = ack.sm_in {
                 session.raise_handled_count(count);
             }
+            session.handled_early = session.handled_early.max(ack.handled);
             return Ok(());
         }
-        let acknowledged = self.touch(key, now, |session, _| session.line.out.acknowledge(ack.handled, ack.credit));
-        let progress = acknowledged.ok_or(PROTOCOL)?.map_err(|_| PROTOCOL)?;
+        let reopening = session.was_answered && !session.is_answered;
+        let acknowledged = self.touch(key, now, |session, _| session.line.out.acknowledge(&ack, now));
+        let progress = acknowledged.ok_or(PROTOCOL)?.map_err(|_| if reopening { ELSEWHERE } else { PROTOCOL })?;
         let session = self.sessions.get_mut(&key).ok_or(PROTOCOL)?;
         let counts = progress.map(|progress| progress.sm_in).into_iter().chain(ack.sm_in);
         let counted = counts.map(|count| session.raise_handled_count(count)).fold(false, |any, rose| any | rose);
@@ -207,6 +218,9 @@ impl RelayEnd {
         }
         let adopts = session.adopts_numbers();
         if adopts {
+            if ok.in_next <= session.handled_early {
+                return Err(REGRESSED);
+            }
             session.line.out.rebase(ok.in_next);
             session.line.inn = Inflow::new(ok.out_first);
         }
@@ -217,7 +231,7 @@ impl RelayEnd {
             return Err(REGRESSED);
         }
         if ok.in_next > session.line.out.next_number() || ok.out_first > expected {
-            return Err(PROTOCOL);
+            return Err(if session.was_answered { ELSEWHERE } else { PROTOCOL });
         }
         let first_answer = !session.was_answered;
         let handled = session.take_answer(ok.in_next).map_err(|_| PROTOCOL)?;
@@ -266,6 +280,7 @@ impl RelayEnd {
         let reason = match reset_from_code(reset.code) {
             // The customer is attached elsewhere: here he is lost.
             ResetCode::Moved => CloseReason::CustomerLost,
+            ResetCode::StoreRegressed => CloseReason::StoreRegressed,
             ResetCode::Protocol | ResetCode::Slow | ResetCode::Cancelled | ResetCode::Unknown => CloseReason::Fault,
         };
         self.lose(key, reason);

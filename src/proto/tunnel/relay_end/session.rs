@@ -1,9 +1,11 @@
 //! One session at the relay: its OPEN, its numbers, and how its end stands.
 
 use std::collections::VecDeque;
+use std::time::Instant;
 
 use crate::proto::tunnel::inflow::is_above;
 use crate::proto::tunnel::line::Line;
+use crate::proto::tunnel::memory::ReplayMemory;
 use crate::proto::tunnel::outflow::{BadClaim, Progress};
 use crate::proto::tunnel::{Assertion, Open, OpenKind, wire};
 use crate::session::SessionSecret;
@@ -24,11 +26,16 @@ pub(super) struct Session {
     pub(super) is_answered: bool,
     /// An OPEN of this session went out on an earlier channel.
     pub(super) was_asked: bool,
+    /// When the last OPEN went out, and since when a session that stood has no answer.
+    pub(super) asked_at: Option<Instant>,
+    pub(super) unanswered_since: Option<Instant>,
     pub(super) line: Line,
     /// The client's stanza count with the newest inward event.
     pub(super) sm_event: u32,
     /// The client's stanza count that is handled.
     pub(super) sm_handled: Option<u32>,
+    /// What an ACK told before the answer to OPEN did.
+    pub(super) handled_early: u64,
     pub(super) own: VecDeque<wire::Own>,
     /// Something worth a record was said: its OPEN is not withdrawn any more.
     pub(super) has_spoken: bool,
@@ -39,12 +46,12 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(peer: usize, open: Box<Open>) -> Self {
+    pub(super) fn new(peer: usize, open: Box<Open>, memory: &ReplayMemory) -> Self {
         let (in_next, out_next) = match open.kind {
             OpenKind::New { .. } => (1, 1),
             OpenKind::Attach { in_next, out_next, .. } => (in_next.max(1), out_next.max(1)),
         };
-        let mut line = Line::new(in_next, out_next);
+        let mut line = Line::new(in_next, out_next, memory);
         line.held_back = matches!(open.kind, OpenKind::Attach { .. });
         Self {
             peer,
@@ -53,14 +60,32 @@ impl Session {
             was_answered: false,
             is_answered: false,
             was_asked: false,
+            asked_at: None,
+            unanswered_since: None,
             line,
             sm_event: 0,
             sm_handled: None,
+            handled_early: 0,
             own: VecDeque::new(),
             has_spoken: false,
             finished: false,
             fin_out: None,
         }
+    }
+
+    /// Its tunnel is gone, or its OPEN was given up on this channel.
+    pub(super) fn leave_channel(&mut self, now: Instant) {
+        self.channel = None;
+        self.is_answered = false;
+        self.line.held_back |= self.was_asked;
+        if self.was_answered {
+            self.unanswered_since.get_or_insert(now);
+        }
+    }
+
+    /// A new session that was never answered.
+    pub(super) fn is_new(&self) -> bool {
+        !self.was_answered && matches!(self.open.kind, OpenKind::New { .. })
     }
 
     /// Whether its owner wants to hear no more of it.
@@ -95,6 +120,7 @@ impl Session {
         self.line.held_back = false;
         self.is_answered = true;
         self.was_answered = true;
+        self.unanswered_since = None;
         // The secret is what counts from now on; a link's token is long, and not ours to keep.
         self.open.admission.assertion = Assertion::Anonymous;
         Ok(handled)

@@ -45,24 +45,48 @@ impl RelayEnd {
 
     fn open(&mut self, key: SessionKey, identity: &Identity, open: Box<Open>, now: Instant) {
         let peer = self.peer(identity);
-        let full = self.peers[peer].pending_opens >= MAX_PENDING_OPENS || self.sessions.len() >= MAX_CHANNELS;
+        let is_new = matches!(open.kind, OpenKind::New { .. });
+        let full = self.peers[peer].pending_opens >= MAX_PENDING_OPENS
+            || self.sessions.len() >= MAX_CHANNELS
+            || (is_new && self.settings.replay_memory.is_full());
         if full || self.sessions.contains_key(&key) {
             let text = "too many sessions at this moment".to_owned();
             self.events.push_back(RelayEvent::OpenRefused { session: key, code: RefusalCode::Busy, text });
             return;
         }
-        self.sessions.insert(key, Session::new(peer, open));
+        self.sessions.insert(key, Session::new(peer, open, &self.settings.replay_memory));
         self.peers[peer].pending_opens += 1;
         self.opens.push_back((now + self.settings.open_timeout, key));
-        if self.peers[peer].tunnel.as_ref().is_some_and(|tunnel| tunnel.carrier.is_some()) {
-            self.assign_channel(key);
+        if is_new {
+            self.peers[peer].waiting.push_front(key);
         } else {
-            self.peers[peer].waiting.push(key);
+            self.peers[peer].waiting.push_back(key);
+        }
+        self.open_waiting(peer, now);
+    }
+
+    /// Opens those that wait: new ones at once, the others at the rate that the connector is to bear.
+    pub(super) fn open_waiting(&mut self, peer: usize, now: Instant) {
+        if self.peers[peer].waiting.len() > 2 * MAX_CHANNELS {
+            let sessions = &self.sessions;
+            self.peers[peer].waiting.retain(|key| sessions.contains_key(key));
+        }
+        while self.peers[peer].tunnel.as_ref().is_some_and(|tunnel| tunnel.carrier.is_some()) {
+            let Some(&key) = self.peers[peer].waiting.front() else { return };
+            let waits = self.sessions.get(&key).filter(|session| session.channel.is_none());
+            if waits.is_some_and(|session| !session.is_new()) && !self.peers[peer].reopens.admit(now) {
+                return;
+            }
+            let waits = waits.is_some();
+            self.peers[peer].waiting.pop_front();
+            if waits {
+                self.assign_channel(key, now);
+            }
         }
     }
 
     /// Gives a session its channel on the attached tunnel and sends its OPEN.
-    pub(super) fn assign_channel(&mut self, key: SessionKey) {
+    fn assign_channel(&mut self, key: SessionKey, now: Instant) {
         let Some(session) = self.sessions.get_mut(&key) else { return };
         let Some(tunnel) = self.peers[session.peer].tunnel.as_mut() else { return };
         let channel = tunnel.next_channel;
@@ -71,7 +95,11 @@ impl RelayEnd {
         tunnel.channels.insert(channel, key);
         session.line.held_back = session.was_asked || !matches!(session.open.kind, OpenKind::New { .. });
         session.was_asked = true;
+        session.asked_at = Some(now);
         session.is_answered = false;
+        if session.was_answered {
+            self.opens.push_back((now + self.settings.open_timeout, key));
+        }
         session.channel = Some(channel);
         session.line.inn.reattach(&mut tunnel.pool);
         tunnel.trunk.first.push_back(open_frame(session, channel));
@@ -169,6 +197,14 @@ impl RelayEnd {
         }
     }
 
+    /// The connector's FIN was handled while no channel could say so.
+    pub(super) fn end_if_handled(&mut self, key: SessionKey, now: Instant) {
+        let Some(session) = self.sessions.get(&key) else { return };
+        if session.is_answered && session.fin_out.is_some_and(|fin| session.line.inn.handled() >= fin) {
+            self.end_lingering(key, now);
+        }
+    }
+
     /// Handles the connector's FIN, says so at once, and forgets the session.
     pub(super) fn end_lingering(&mut self, key: SessionKey, now: Instant) {
         let Some(session) = self.sessions.get_mut(&key) else { return };
@@ -178,6 +214,7 @@ impl RelayEnd {
         let known = inn.handle(fin, proof, now);
         debug_assert!(known, "FIN arrived");
         let ack = inn.take_ack();
+        // Without a channel it is said on the next one.
         let Some(channel) = session.channel else { return };
         let (peer, cursor) = (session.peer, session.cursor(channel));
         self.say(peer, wire::encoded(kind::ACK, 0, channel, &ack), now);
@@ -191,10 +228,15 @@ impl RelayEnd {
     }
 
     /// Nobody answered an OPEN.
-    pub(super) fn give_up_open(&mut self, key: SessionKey, _now: Instant) {
+    pub(super) fn give_up_open(&mut self, key: SessionKey, now: Instant) {
+        let Some(session) = self.sessions.get(&key) else { return };
+        if session.is_answered {
+            return;
+        }
+        self.note_deafness(session.peer, session.asked_at, now);
         let Some(session) = self.sessions.get(&key) else { return };
         if session.was_answered {
-            return;
+            return self.open_once_more(key, now);
         }
         if let Some(channel) = session.channel {
             self.say_reset(session.peer, channel, ResetCode::Cancelled);
@@ -202,6 +244,42 @@ impl RelayEnd {
         self.forget(key);
         let text = "nobody can take this conversation at the moment".to_owned();
         self.events.push_back(RelayEvent::OpenRefused { session: key, code: RefusalCode::Busy, text });
+    }
+
+    /// An OPEN that went out on this carrier was not answered. When that lasts, and nothing else comes on the data lane either, it is
+    /// the carrier's fault as likely as the desk's: another one is wanted.
+    fn note_deafness(&mut self, peer: usize, asked_at: Option<Instant>, now: Instant) {
+        let Some(tunnel) = self.peers[peer].tunnel.as_mut() else { return };
+        let (Some(carrier), Some(asked_at)) = (tunnel.carrier, asked_at) else { return };
+        let since = *tunnel.deaf_since.get_or_insert_with(|| asked_at.max(tunnel.attached_at));
+        if now >= since + self.settings.stalled_after {
+            self.close(carrier, "no OPEN is answered", now);
+        }
+    }
+
+    /// A session that stood was not taken up again in time: it is asked for on another channel, until the detach window is over.
+    fn open_once_more(&mut self, key: SessionKey, now: Instant) {
+        let Some(session) = self.sessions.get_mut(&key) else { return };
+        let (Some(channel), false) = (session.channel, session.is_answered) else { return };
+        let peer = session.peer;
+        let is_attached = self.peers[peer].tunnel.as_ref().is_some_and(|tunnel| tunnel.carrier.is_some());
+        if !is_attached || session.asked_at.is_some_and(|at| now < at + self.settings.open_timeout) {
+            // Asked again by an attachment meanwhile, or about to be.
+            self.opens.push_back((now + self.settings.open_timeout, key));
+            return;
+        }
+        let expired = session.unanswered_since.is_some_and(|since| now >= since + self.settings.detach_window);
+        session.leave_channel(now);
+        self.say_reset(peer, channel, ResetCode::Cancelled);
+        if let (Some(tunnel), Some(session)) = (self.peers[peer].tunnel.as_mut(), self.sessions.get_mut(&key)) {
+            tunnel.channels.remove(&channel);
+            session.line.inn.detach(&mut tunnel.pool);
+        }
+        if expired {
+            return self.lose(key, CloseReason::DetachExpired);
+        }
+        self.peers[peer].waiting.push_back(key);
+        self.open_waiting(peer, now);
     }
 
     fn check(&mut self, check: CheckId, identity: &Identity, admission: Box<Admission>, now: Instant) {

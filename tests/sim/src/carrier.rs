@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use crate::proto::tunnel::frame::{self, Frame};
+use crate::proto::tunnel::{CarrierId, Lane};
 use bytes::{Bytes, BytesMut};
-use outgate::proto::tunnel::frame::{self, Frame};
-use outgate::proto::tunnel::{CarrierId, Lane};
 
 use super::rng::Rng;
 
@@ -31,6 +31,8 @@ struct Pipe {
 #[derive(Debug)]
 pub(super) struct SimCarrier {
     pub(super) id: CarrierId,
+    /// The relay that it goes to.
+    pub(super) relay: usize,
     pipes: [Pipe; 4],
     /// When each side learns that the carrier is gone.
     pub(super) relay_loses_at: Option<Instant>,
@@ -38,24 +40,28 @@ pub(super) struct SimCarrier {
     pub(super) relay_has: bool,
     pub(super) connector_has: bool,
     broken: bool,
+    /// Pipes into which bytes vanish while the rest of the carrier lives.
+    holes: [bool; 4],
 }
 
 impl SimCarrier {
-    pub(super) fn new(id: CarrierId) -> Self {
+    pub(super) fn new(id: CarrierId, relay: usize) -> Self {
         Self {
             id,
+            relay,
             pipes: Default::default(),
             relay_loses_at: None,
             connector_loses_at: None,
             relay_has: true,
             connector_has: true,
             broken: false,
+            holes: [false; 4],
         }
     }
 
     /// Sends bytes into a pipe; in a broken carrier they vanish.
     pub(super) fn send(&mut self, pipe: usize, bytes: Bytes, delay: Duration, now: Instant) {
-        if self.broken || bytes.is_empty() {
+        if self.broken || self.holes[pipe] || bytes.is_empty() {
             return;
         }
         let pipe = &mut self.pipes[pipe];
@@ -94,6 +100,21 @@ impl SimCarrier {
         let bound = if slow { 20_000 } else { 300 };
         self.relay_loses_at = Some(now + Duration::from_millis(rng.below(bound)));
         self.connector_loses_at = Some(now + Duration::from_millis(rng.below(bound)));
+    }
+
+    /// Nothing of what is on the way arrives.
+    pub(super) fn clear(&mut self) {
+        self.pipes = Default::default();
+    }
+
+    /// Opens a hole: one way is lost altogether, or one lane of it.
+    pub(super) fn pierce(&mut self, rng: &mut Rng) {
+        // A hole never closes again: what went into it is missing.
+        match rng.below(6) {
+            0 => self.holes[..2].fill(true),
+            1 => self.holes[2..].fill(true),
+            pipe => self.holes[pipe as usize - 2] = true,
+        }
     }
 
     pub(super) fn is_whole(&self) -> bool {

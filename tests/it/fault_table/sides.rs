@@ -1,0 +1,279 @@
+//! Faults of the two sides: full, slow, stopped, killed, asleep, with a store that waits, is full or is an old one.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tokio::time::{Instant, sleep};
+
+use super::town::{Layout, Town};
+use super::{Trial, alone};
+use crate::crash::client::{Absence, Log};
+use crate::faults::{Kind, Way};
+
+/// One customer stops to read; a few hundred others notice nothing.
+#[test]
+fn fault_19_one_slow_consumer_among_many() {
+    alone(async || {
+        const CUSTOMERS: usize = 150;
+        let mut town = Town::start(Layout::over("quic").customers(CUSTOMERS)).await;
+        let usual = round_trips(&mut town).await;
+        let trial = Trial::begin(19);
+        town.customers[0].client.leave(Absence::Frozen);
+        town.burst_with(0, 100, 4000);
+        let beside = round_trips(&mut town).await;
+        town.customers[0].client.come_back();
+        let (usual, beside) = (usual.as_millis(), beside.as_millis());
+        // Frozen, he hung up when he was back; what he was shown till then is in order.
+        let tally = tally_but_first(&town);
+        let note = format!("{CUSTOMERS} customers; slowest answer of the others {beside} ms, {usual} ms before");
+        trial.end(tally, Duration::ZERO, &note).await;
+        assert!(beside < 2000, "{note}");
+        town.stop().await;
+    });
+}
+
+/// One word each way with everybody but the first, one after the other; the slowest.
+async fn round_trips(town: &mut Town) -> Duration {
+    let mut slowest = Duration::ZERO;
+    for number in 1..town.customers.len() {
+        let began = Instant::now();
+        town.burst_with(number, 1, 0);
+        let customer = &town.customers[number];
+        let count = town.tally_of(number).1;
+        customer.client.until("its answer", |log| (log.texts("agent ").len() >= count).then_some(())).await;
+        slowest = slowest.max(began.elapsed());
+    }
+    slowest
+}
+
+fn tally_but_first(town: &Town) -> super::Tally {
+    (1..town.customers.len()).map(|number| town.tally_of(number).0).fold(super::Tally::default(), super::Tally::and)
+}
+
+/// More than any credit both ways, over a wire that stands still and then crawls.
+#[test]
+fn fault_20_both_directions_full_and_both_readers_slow() {
+    alone(async || {
+        let mut town = Town::start(Layout::over("tls").customers(4)).await;
+        let trial = Trial::begin(20);
+        town.wire.every(|rule| rule.frozen = true);
+        town.burst(80, 3000);
+        sleep(Duration::from_millis(700)).await;
+        town.wire.every(|rule| (rule.frozen, rule.bytes_per_second) = (false, Some(800_000)));
+        let tally = town.settle().await;
+        let took = trial.elapsed();
+        assert_eq!(town.tunnel().await["epoch"], 1, "no carrier was given up");
+        trial.end(tally, took, "tls, 1 MB each way").await;
+        town.stop().await;
+    });
+}
+
+/// Without a carrier both sides say more than they may; then it comes. Without one for longer than the window, both are told.
+#[test]
+fn fault_22_the_detach_window_filled_and_outlived() {
+    alone(async || {
+        let layout = Layout { detach_window: Duration::from_secs(5), ..Layout::over("tls").customers(3) };
+        let mut town = Town::start(layout).await;
+        let trial = Trial::begin(22);
+        town.wire.block(Kind::Tcp, true);
+        town.detached().await;
+        town.burst(120, 1000);
+        sleep(Duration::from_millis(1500)).await;
+        let began = Instant::now();
+        town.wire.block(Kind::Tcp, false);
+        town.reattach().await;
+        let tally = town.settle().await;
+        let took = began.elapsed();
+        trial.end(tally, took, "tls; 360 KB each way waited; outlived, both sides are told").await;
+        town.wire.block(Kind::Tcp, true);
+        for customer in &town.customers {
+            customer.client.until("the end", |log| log.is_over.then_some(())).await;
+        }
+        let told = |log: &Log| (log.shown.iter().filter(|said| is_notice(&said.body)).count() >= 3).then_some(());
+        town.agent.until("three ends", told).await;
+        town.wire.block(Kind::Tcp, false);
+        town.stop().await;
+    });
+}
+
+fn is_notice(body: &str) -> bool {
+    !["customer ", "hello "].iter().any(|said| body.starts_with(said))
+}
+
+/// Stopped in mid-burst and started again on the same store, five times; the relay at last.
+#[test]
+fn fault_25_either_side_is_drained_under_load() {
+    alone(async || {
+        let mut town = Town::start(Layout::over("quic").customers(4)).await;
+        let trial = Trial::begin(25);
+        let mut slowest = Duration::ZERO;
+        for _ in 0..5 {
+            town.burst(20, 100);
+            sleep(Duration::from_millis(20)).await;
+            town.stop_connector().await;
+            town.burst(5, 100);
+            let began = Instant::now();
+            town.start_connector().await;
+            town.settle().await;
+            slowest = slowest.max(began.elapsed());
+        }
+        let tally = town.settle().await;
+        trial.end(tally, slowest, "the connector 5 times; the relay: what it acknowledged is recorded").await;
+        town.ask(20, 100);
+        sleep(Duration::from_millis(5)).await;
+        town.stop_relay().await;
+        for number in 0..town.customers.len() {
+            town.customers[number].client.until("the end", |log| log.is_over.then_some(())).await;
+            let unacknowledged = town.customers[number].client.log().unacknowledged;
+            let proxy = town.customers[number].proxy.clone();
+            let acknowledged = 120 + 25 - unacknowledged;
+            let shown = |log: &Log| {
+                (log.shown.iter().filter(|said| said.from == proxy && said.body.starts_with("customer ")).count() >= acknowledged)
+                    .then_some(())
+            };
+            town.agent.until("all that was acknowledged", shown).await;
+        }
+        town.stop_connector().await;
+    });
+}
+
+/// The disk holds the writer up: nothing is acknowledged meanwhile, nothing is lost, and it goes on by itself.
+#[test]
+fn fault_26_the_store_is_slow() {
+    alone(async || {
+        let mut town = Town::start(Layout::over("quic")).await;
+        town.burst(1, 0);
+        town.settle().await;
+        let trial = Trial::begin(26);
+        let hold = rusqlite::Connection::open(town.store()).unwrap();
+        hold.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let acknowledged = town.agent.with_log(|log| log.shown.len());
+        town.burst(100, 200);
+        sleep(Duration::from_secs(3)).await;
+        let waiting = town.customers[0].client.with_log(|log| log.unacknowledged);
+        assert_eq!(waiting, 100, "what is not committed is not acknowledged");
+        assert_eq!(town.agent.with_log(|log| log.shown.len()), acknowledged, "nor passed on");
+        hold.execute_batch("ROLLBACK").unwrap();
+        drop(hold);
+        let began = Instant::now();
+        let tally = town.settle().await;
+        let took = began.elapsed();
+        assert_eq!(town.tunnel().await["epoch"], 1, "the carrier lived on");
+        trial.end(tally, took, "quic, 3 s without a commit").await;
+        town.stop().await;
+    });
+}
+
+/// The connector has committed and passed on, and dies before its ACK leaves.
+#[test]
+fn fault_27_committed_but_dead_before_the_acknowledgement() {
+    alone(async || {
+        let mut town = Town::start(Layout::over("tls").apart()).await;
+        let trial = Trial::begin(27);
+        let mut slowest = Duration::ZERO;
+        for _ in 0..3 {
+            town.wire.rule(Kind::Tcp, Way::ToRelay, |rule| rule.hole = true);
+            town.ask(20, 0);
+            town.all_asked().await;
+            town.kill_connector();
+            town.wire.cut();
+            town.wire.every(|rule| rule.hole = false);
+            let began = Instant::now();
+            town.start_connector().await;
+            town.burst(5, 0);
+            town.settle().await;
+            slowest = slowest.max(began.elapsed());
+        }
+        let tally = town.settle().await;
+        trial.end(tally, slowest, "tls, kill -9 three times").await;
+        town.stop().await;
+    });
+}
+
+/// A store put back to an older copy: the sessions it cannot vouch for end, and both sides are told; new ones work.
+#[test]
+fn fault_36_the_store_is_an_older_one() {
+    alone(async || {
+        let mut town = Town::start(Layout::over("tls")).await;
+        town.burst(10, 0);
+        town.settle().await;
+        town.stop_connector().await;
+        let copy = town.home().join("older.sqlite");
+        std::fs::copy(town.store(), &copy).unwrap();
+        town.start_connector().await;
+        town.attached().await;
+        town.burst(10, 0);
+        let tally = town.settle().await;
+        let trial = Trial::begin(36);
+        town.stop_connector().await;
+        for beside in ["sqlite-wal", "sqlite-shm"] {
+            drop(std::fs::remove_file(town.store().with_extension(beside)));
+        }
+        std::fs::copy(&copy, town.store()).unwrap();
+        let began = Instant::now();
+        town.start_connector().await;
+        for customer in &town.customers {
+            customer.client.until("the end", |log| log.is_over.then_some(())).await;
+        }
+        let took = began.elapsed();
+        town.customers.clear();
+        trial.end(tally, took, "store regressed: sessions end, both sides are told").await;
+        town.stop().await;
+    });
+}
+
+/// Files of the connector may not grow: it says so, acknowledges nothing, and goes on when there is room.
+#[test]
+fn fault_36_the_disk_is_full() {
+    alone(async || {
+        // The soft limit of the connector's process alone; SIGXFSZ is ignored, so that a write fails instead.
+        let limits = "trap '' XFSZ".to_owned();
+        let mut town = Town::start(Layout { limits, ..Layout::over("tls").apart() }).await;
+        town.burst(1, 0);
+        town.settle().await;
+        let trial = Trial::begin(36);
+        set_file_limit(town.connector_pid(), "65536");
+        let (before, began) = (town.agent.with_log(|log| log.shown.len()), Instant::now());
+        town.ask(100, 2000);
+        let logged = || std::fs::read_to_string(town.home().join("connector.log")).unwrap_or_default();
+        sleep(Duration::from_millis(1500)).await;
+        let shown = town.agent.with_log(|log| log.shown.len()) - before;
+        assert!(shown < 100 * town.customers.len(), "the limit did not bite: {shown} were committed; {}", logged());
+        set_file_limit(town.connector_pid(), "unlimited");
+        let tally = town.settle().await;
+        let took = began.elapsed();
+        trial.end(tally, took, "disk full for 1.5 s: what waits is committed when there is room").await;
+        town.stop().await;
+    });
+}
+
+fn set_file_limit(pid: u32, bytes: &str) {
+    let status = std::process::Command::new("prlimit").args([&format!("--pid={pid}"), &format!("--fsize={bytes}:unlimited")]).status();
+    assert!(status.unwrap().success(), "prlimit");
+}
+
+/// The connector's host sleeps: for less than a carrier lives, and for longer.
+#[test]
+fn fault_38_suspend_and_wake() {
+    alone(async || {
+        let mut total = super::Tally::default();
+        let mut slowest = Duration::ZERO;
+        for transport in ["quic", "tls"] {
+            let mut town = Town::start(Layout::over(transport).apart()).await;
+            let trial = Trial::begin(38);
+            for asleep in [Duration::from_millis(600), Duration::from_millis(2500)] {
+                town.burst(10, 0);
+                town.signal_connector(Signal::STOP);
+                town.burst(10, 0);
+                sleep(asleep).await;
+                town.signal_connector(Signal::CONT);
+                let began = Instant::now();
+                town.settle().await;
+                slowest = slowest.max(began.elapsed());
+            }
+            total = total.and(town.settle().await);
+            trial.end(total, slowest, "quic and tls; asleep for 0.6 s and 2.5 s, dead after 1.5 s").await;
+            town.stop().await;
+        }
+    });
+}
