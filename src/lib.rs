@@ -3,6 +3,7 @@
 //! Five floors; a floor knows only the floors below it (see docs/architecture.md).
 
 // Floor 0: values and decisions.
+pub mod admission;
 pub mod fingerprint;
 pub mod im;
 pub mod link;

@@ -1,0 +1,3 @@
+//! Admission: what the door decides before it knows who somebody is.
+
+pub mod allow_list;
