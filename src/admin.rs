@@ -38,6 +38,8 @@ pub enum Subject {
 pub enum Action {
     /// The connector cuts its carriers abruptly and dials anew; a relay refuses it.
     Reattach,
+    /// The relay reads its configuration again; a connector refuses it.
+    Reload,
     /// The connector takes a link back; a relay refuses it.
     Revoke(RevokeLink),
 }
@@ -101,6 +103,7 @@ mod tests {
             (Request::Get(Subject::Status), r#"{"get":"status"}"#),
             (Request::Get(Subject::LinkKeys), r#"{"get":"link-keys"}"#),
             (Request::Do(Action::Reattach), r#"{"do":"reattach"}"#),
+            (Request::Do(Action::Reload), r#"{"do":"reload"}"#),
             (Request::Do(Action::Revoke(revoke)), r#"{"do":{"revoke":{"jti":"j1","expires":7,"end":true}}}"#),
         ] {
             assert_eq!(serde_json::to_string(&request).unwrap(), line);

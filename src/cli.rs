@@ -10,12 +10,14 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 pub mod agent;
+pub mod allow;
 pub mod ca;
 pub mod check;
 pub mod connector;
 pub mod demo;
 pub mod link;
 pub mod relay;
+pub mod reload;
 pub mod status;
 
 mod clock;
@@ -54,6 +56,10 @@ enum Verb {
     Agent(agent::Args),
     /// Find every fault of a configuration file.
     Check(check::Args),
+    /// Explain the relay's allow-lists.
+    Allow(allow::Args),
+    /// Tell a running relay to read its configuration again.
+    Reload(reload::Args),
     /// Ask a running relay or connector how it is.
     Status(status::Args),
 }
@@ -72,6 +78,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Ca(args) => ca::run(args),
         Verb::Agent(args) => agent::run(args),
         Verb::Check(args) => check::run(args),
+        Verb::Allow(args) => allow::run(args),
+        Verb::Reload(args) => reload::run(args),
         Verb::Status(args) => status::run(args),
     };
     match result {

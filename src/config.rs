@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 pub mod agents;
 pub mod connector;
 
+pub mod prefix_file;
 pub mod profile;
 pub mod proxy;
 mod reader;
@@ -81,7 +82,7 @@ impl Kind {
         if has("relay") || has("agents") || has("store") || has("deny") {
             return Some(Self::Connector);
         }
-        if has("listen") || has("limits") {
+        if has("listen") || has("access") || has("limits") {
             return Some(Self::Relay);
         }
         if has("agent") {

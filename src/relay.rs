@@ -14,6 +14,7 @@ pub mod door;
 mod listener;
 pub mod policies;
 mod refusal_log;
+pub mod reload;
 pub mod settings;
 pub mod setup;
 
@@ -26,6 +27,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::admin::socket;
+use crate::net::allow_files;
 use crate::net::carrier::Carriers;
 use crate::net::certificates::reload as certificate_files;
 use crate::net::link_keys::reload as link_key_files;
@@ -41,6 +43,7 @@ use self::counters::Counters;
 use self::door::Door;
 use self::policies::Policies;
 use self::refusal_log::RefusalLog;
+use self::reload::{Reload, Reloaded};
 use self::settings::RelaySettings;
 
 /// A running relay.
@@ -80,7 +83,10 @@ impl Relay {
             counters: Arc::clone(&counters),
             limits: settings.limits,
             log: RefusalLog::new(),
+            access: settings.access.client.watched(),
         });
+        let lists = vec![("client", Arc::clone(&settings.access.client)), ("tunnel", Arc::clone(&settings.access.tunnel))];
+        let reload = Arc::new(Reload::new(settings.access, settings.file));
         let (stop, stopped) = shutdown::pair();
         let mut tasks = JoinSet::new();
         let mut clients = Vec::new();
@@ -89,7 +95,7 @@ impl Relay {
             tasks.spawn(listener::listen(listener, Arc::clone(&shared), tunnels.clone(), stopped.clone()));
         }
         let (board, certificates) = watch::channel(Vec::new());
-        let status = StatusSource { tunnels, counters, started: Instant::now(), certificates };
+        let status = StatusSource { tunnels, counters, started: Instant::now(), certificates, reload };
         if let Some(listener) = settings.admin {
             tasks.spawn(socket::serve(listener, status.clone(), stopped.clone()));
         }
@@ -99,6 +105,7 @@ impl Relay {
         if let Some(keeper) = settings.certificates {
             tasks.spawn(certificates::run(keeper, status.tunnels.clone(), stopped.clone()));
         }
+        tasks.spawn(allow_files::watch(lists, settings.look_every, stopped.clone()));
         tasks.spawn(certificate_files::run(settings.shown, settings.look_every, board, stopped));
         tasks.spawn(owner.run());
         readiness::notify("READY=1");
@@ -126,6 +133,14 @@ impl Relay {
     /// Where carriers are accepted, if they are accepted here.
     pub fn tunnel_address(&self) -> Option<SocketAddr> {
         self.tunnel
+    }
+
+    /// Reads the configuration again and takes up what it can.
+    ///
+    /// # Errors
+    /// What is wrong; nothing has changed.
+    pub async fn reload(&self) -> Result<Reloaded, String> {
+        self.status.reload.run().await
     }
 
     /// What `outgate status` tells.

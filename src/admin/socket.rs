@@ -142,7 +142,9 @@ mod tests {
         async fn answer(&self, request: Request) -> Result<Value, String> {
             match request {
                 Request::Get(Subject::Status) => Ok(serde_json::json!({"role": "echo"})),
-                Request::Get(Subject::LinkKeys) | Request::Do(Action::Reattach | Action::Revoke(_)) => Err("not here".to_owned()),
+                Request::Get(Subject::LinkKeys) | Request::Do(Action::Reattach | Action::Reload | Action::Revoke(_)) => {
+                    Err("not here".to_owned())
+                }
             }
         }
     }

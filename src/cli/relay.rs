@@ -1,10 +1,14 @@
 //! `outgate relay`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::RelayConfig;
 use crate::net::inherited::Inherited;
 use crate::relay::Relay;
+use crate::relay::reload::Reloaded;
+use crate::relay::settings::ConfigFile;
 use crate::relay::setup::settings_of;
 
 use super::{Failure, load_config, runtime};
@@ -17,7 +21,7 @@ pub struct Args {
     pub config: PathBuf,
 }
 
-/// Runs the relay until it is told to stop (SIGTERM, SIGINT).
+/// Runs the relay until it is told to stop (SIGTERM, SIGINT). SIGHUP makes it read its configuration again.
 ///
 /// # Errors
 /// It could not start.
@@ -26,10 +30,39 @@ pub fn run(args: Args) -> Result<(), Failure> {
     runtime::log(&config.log)?;
     let mut inherited = Inherited::from_env().map_err(Failure::runtime)?;
     runtime::block_on(runtime::Cores::All, async {
-        let relay = Relay::start(settings_of(&config, &mut inherited)?)?;
+        let mut settings = settings_of(&config, &mut inherited)?;
+        settings.file = Some(ConfigFile { running: config, read: Box::new(move || read_again(&args.config)) });
+        let relay = Relay::start(settings)?;
         tracing::info!(customers = ?relay.client_addresses(), tunnels = ?relay.tunnel_address(), "relay started");
-        let stopped = runtime::stop_signal().await;
+        let stopped = tokio::select! {
+            stopped = runtime::stop_signal() => stopped,
+            failure = reload_when_told(&relay) => Err(failure),
+        };
         relay.stop().await;
         stopped
     })
+}
+
+fn read_again(file: &Path) -> Result<RelayConfig, String> {
+    let text = std::fs::read_to_string(file).map_err(|fault| format!("{}: {fault}", file.display()))?;
+    RelayConfig::parse(file, &text).map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+}
+
+/// Reads the configuration again at each SIGHUP; ends only where signals cannot be had.
+async fn reload_when_told(relay: &Relay) -> Failure {
+    let mut told = match signal(SignalKind::hangup()) {
+        Ok(told) => told,
+        Err(error) => return Failure::runtime(format!("cannot listen for signals: {error}")),
+    };
+    loop {
+        told.recv().await;
+        reload(relay).await;
+    }
+}
+
+async fn reload(relay: &Relay) {
+    match relay.reload().await {
+        Ok(Reloaded { changed, needs_restart }) => tracing::info!(?changed, ?needs_restart, "the configuration was read again"),
+        Err(fault) => tracing::error!(fault, "the configuration is not taken up; the one before stands"),
+    }
 }

@@ -13,8 +13,11 @@ use crate::admin::{MAX_RESPONSE, Request, Response, Subject};
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// The admin socket of a relay, as packaged.
+pub(super) const RELAY_SOCKET: &str = "/run/outgate-relay/admin.sock";
+
 /// Sockets that are tried where none is named.
-const SOCKETS: [&str; 2] = ["/run/outgate-relay/admin.sock", "/run/outgate-connector/admin.sock"];
+const SOCKETS: [&str; 2] = [RELAY_SOCKET, "/run/outgate-connector/admin.sock"];
 
 /// Arguments of `outgate status`.
 #[derive(Debug, clap::Args)]

@@ -52,17 +52,23 @@ impl<'a> Document<'a> {
     }
 
     fn fault(&self, span: Range<usize>, message: String, remedy: impl Into<String>) {
-        let before = self.text.get(..span.start).unwrap_or(self.text);
-        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+        let (line, column) = self.position(span.start);
         self.faults.borrow_mut().push(Fault {
             file: self.file.to_owned(),
-            line: before.matches('\n').count() + 1,
-            column: before.get(line_start..).map_or(0, |line| line.chars().count()) + 1,
+            line,
+            column,
             message,
             remedy: remedy.into(),
             span,
             source: self.source,
         });
+    }
+
+    /// Line and column of a byte, both from 1.
+    fn position(&self, byte: usize) -> (usize, usize) {
+        let before = self.text.get(..byte).unwrap_or(self.text);
+        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+        (before.matches('\n').count() + 1, before.get(line_start..).map_or(0, |line| line.chars().count()) + 1)
     }
 }
 
@@ -109,6 +115,19 @@ impl<'d> Table<'d> {
         // All are looked at before one that is wrong makes the whole unknown: what is left of it would be judged as too short.
         let items: Vec<_> = array.iter().map(|item| self.convert(key, item, example)).collect();
         items.into_iter().collect()
+    }
+
+    /// As [`Table::list`], each value with its line in the file, from 1.
+    pub(super) fn list_with_lines<T: FromValue>(&self, key: &'static str, example: &str) -> Option<Vec<(u32, T)>> {
+        let values = self.list(key, example)?;
+        let spans = self.table.get(key)?.get_ref().as_array()?.iter().map(Spanned::span);
+        let line = |span: Range<usize>| u32::try_from(self.document.position(span.start).0).unwrap_or(u32::MAX);
+        Some(spans.map(line).zip(values).collect())
+    }
+
+    /// The file that is read, as it was named.
+    pub(super) fn file(&self) -> &Path {
+        self.document.file
     }
 
     /// The table `key`, if it is there.

@@ -9,13 +9,18 @@ use super::reader::{Document, Table};
 use super::value::is_plain_word;
 use super::{Fault, Issuer, Log, Tls, TunnelName, TunnelTls};
 
+pub mod access;
 mod grants;
+
+use access::Access;
 
 /// The relay's configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RelayConfig {
     /// Sockets.
     pub listen: Listen,
+    /// Who may connect, by address.
+    pub access: Access,
     /// Certificate of the customers' listener.
     pub tls: Tls,
     /// Certificate and authority of the tunnel.
@@ -130,6 +135,7 @@ impl RelayConfig {
 
     fn read(root: &Table<'_>) -> Option<Self> {
         let listen = Listen::read(root);
+        let access = Access::read(root);
         let tls = root.required_table("tls").and_then(|table| Tls::read(&table));
         let tunnel_tls = root.required_table("tunnel_tls").and_then(|table| TunnelTls::read(&table));
         let issuers = Issuer::read_all(root);
@@ -139,7 +145,7 @@ impl RelayConfig {
         let limits = Limits::read(root);
         let log = Log::read(root);
         root.finish();
-        Some(Self { listen, tls: tls?, tunnel_tls: tunnel_tls?, domains, issuers, link, limits, log })
+        Some(Self { listen, access, tls: tls?, tunnel_tls: tunnel_tls?, domains, issuers, link, limits, log })
     }
 }
 

@@ -4,10 +4,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use toml::de::DeValue;
 
 use super::tunnel_name::{Role, TunnelName};
 use super::{LogFormat, LogLevel};
+use crate::admission::allow_list::prefix;
 
 /// A type that a TOML value may stand for.
 pub(super) trait FromValue: Sized {
@@ -74,6 +76,14 @@ impl FromValue for SocketAddr {
     fn from_value(value: &DeValue<'_>, _file: &Path) -> Result<Self, Wrong> {
         let text = value.as_str().ok_or(Wrong::Kind)?;
         text.parse().map_err(|_invalid| Wrong::Value(format!("\"{text}\" is not an address")))
+    }
+}
+
+impl FromValue for IpNet {
+    const EXPECTED: &'static str = "an IP prefix or address";
+
+    fn from_value(value: &DeValue<'_>, _file: &Path) -> Result<Self, Wrong> {
+        prefix(value.as_str().ok_or(Wrong::Kind)?).map_err(|fault| Wrong::Value(fault.to_string()))
     }
 }
 

@@ -61,6 +61,9 @@ impl Answer for Source {
             Request::Get(Subject::Status) => self.status().await.ok_or_else(|| "the connector is stopping".to_owned()),
             Request::Get(Subject::LinkKeys) => Ok(self.policy.shown()),
             Request::Do(Action::Revoke(asked)) => self.revoke(asked).await,
+            Request::Do(Action::Reload) => {
+                Err("a connector takes up changed files by itself; a changed connector.toml needs a restart".to_owned())
+            }
             Request::Do(Action::Reattach) => {
                 self.links.reattach().await;
                 Ok(json!({"done": "reattach"}))

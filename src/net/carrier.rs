@@ -33,6 +33,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 use tokio_rustls::{TlsConnector, TlsStream};
 
+use crate::net::allow_files::Watched;
 use crate::net::certificates::{Live, identity_of};
 use crate::net::dial::{self, DialFault, Route};
 use crate::net::listener::Listener;
@@ -127,6 +128,8 @@ pub enum CarrierInput {
     Refused {
         /// Who.
         address: SocketAddr,
+        /// The reason's code, for counters.
+        reason: &'static str,
         /// Why, for the log.
         why: String,
     },
@@ -157,13 +160,18 @@ impl Carriers {
     /// Makes a set without carriers, and the queue through which they will speak.
     pub fn new() -> (Self, mpsc::Receiver<CarrierInput>) {
         let (inputs, queue) = mpsc::channel(INPUT_DEPTH);
-        let owner = Owner { inputs, writable: Arc::default(), ids: Arc::default(), trust: None };
+        let owner = Owner { inputs, writable: Arc::default(), ids: Arc::default(), trust: None, access: None };
         (Self { tasks: JoinSet::new(), owner }, queue)
     }
 
     /// Ends a carrier as soon as `trust` says that its peer's certificate is revoked. Say it before the first carrier.
     pub fn trust(&mut self, trust: Live) {
         self.owner.trust = Some(trust);
+    }
+
+    /// Refuses carriers from addresses that `access` denies, and ends those that stand as soon as it does. Say it before the first carrier.
+    pub fn admit_only(&mut self, access: Watched) {
+        self.owner.access = Some(access);
     }
 
     /// Accepts carriers over QUIC at the relay's `endpoint` until the set is dropped or the endpoint closed.
@@ -258,6 +266,7 @@ struct Owner {
     writable: Writable,
     ids: Arc<AtomicU64>,
     trust: Option<Live>,
+    access: Option<Watched>,
 }
 
 impl Owner {
@@ -270,6 +279,22 @@ impl Owner {
         match &self.trust {
             Some(trust) => DialFault::new(Cause::Broken, trust.revoked(peer).await),
             None => std::future::pending().await,
+        }
+    }
+
+    /// Whether whoever knocks from `address` is listened to.
+    fn admits(&self, address: SocketAddr) -> bool {
+        self.access.as_ref().is_none_or(|access| access.allows(address.ip()))
+    }
+
+    /// Waits until the peer's address is denied, which may be never.
+    async fn denied(&self, address: Option<SocketAddr>) -> DialFault {
+        match (self.access.clone(), address) {
+            (Some(mut access), Some(address)) => {
+                access.denied(address.ip()).await;
+                DialFault::new(Cause::Broken, "its address is not allowed any more".to_owned())
+            }
+            _ => std::future::pending().await,
         }
     }
 
@@ -296,6 +321,14 @@ impl Standing {
         let leaf = leaf.ok_or(IdentityError::NoCertificate)?;
         let identity = identity_of(&leaf)?;
         Ok((leaf, identity))
+    }
+
+    /// Where the peer is, or its proxy.
+    fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Quic(lanes) => Some(lanes.connection.remote_address()),
+            Self::Tls(stream) => stream.get_ref().0.peer_addr().ok(),
+        }
     }
 
     fn transport(&self) -> Transport {
@@ -380,7 +413,7 @@ async fn serve(standing: Standing, carrier: CarrierId, owner: Owner) {
     let (read_data, gate) = watch::channel(false);
     let handle = CarrierHandle { control, data, read_data };
     let held = Held { control: control_queue, data: data_queue, gate };
-    let transport = standing.transport();
+    let (transport, address) = (standing.transport(), standing.address());
     if owner.inputs.send(CarrierInput::Opened { carrier, identity, transport, handle }).await.is_err() {
         return;
     }
@@ -394,6 +427,7 @@ async fn serve(standing: Standing, carrier: CarrierId, owner: Owner) {
         ended = pumped => ended,
         // A pump that is dropped lets go of its connection, which closes it.
         ended = owner.revoked(&peer) => ended,
+        ended = owner.denied(address) => ended,
     };
     owner.lost(carrier, ended).await;
 }

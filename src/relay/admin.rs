@@ -1,5 +1,6 @@
 //! What the relay answers on its admin socket: its status.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -14,6 +15,7 @@ use crate::net::certificates::reload::{Board, CertificateStatus};
 use super::attach::{TunnelState, Tunnels};
 use super::counters::{Counters, Snapshot};
 use super::policies::PushedCounts;
+use super::reload::Reload;
 use crate::net::carrier::Transport;
 
 /// What a relay tells about itself.
@@ -32,6 +34,8 @@ pub struct RelayStatus {
     pub tunnels: Vec<TunnelStatus>,
     /// One entry a certificate.
     pub certificates: Vec<CertificateStatus>,
+    /// Prefixes in the allow-list of each listener.
+    pub allow_lists: BTreeMap<&'static str, usize>,
 }
 
 /// One tunnel in the status.
@@ -70,6 +74,7 @@ pub(super) struct StatusSource {
     pub(super) counters: Arc<Counters>,
     pub(super) started: Instant,
     pub(super) certificates: Board,
+    pub(super) reload: Arc<Reload>,
 }
 
 impl StatusSource {
@@ -98,6 +103,7 @@ impl StatusSource {
             counts: self.counters.snapshot(),
             tunnels: tunnels.collect(),
             certificates: self.certificates.borrow().clone(),
+            allow_lists: self.reload.sizes(),
         }
     }
 }
@@ -109,6 +115,7 @@ impl Answer for StatusSource {
             Request::Get(Subject::LinkKeys) => {
                 Err("a relay has keys for links from its files and its connectors: ask the connector".to_owned())
             }
+            Request::Do(Action::Reload) => serde_json::to_value(self.reload.run().await?).map_err(|error| error.to_string()),
             Request::Do(Action::Revoke(_)) => Err("a relay takes no link back: ask the connector".to_owned()),
             Request::Do(Action::Reattach) => Err("a relay does not dial: ask the connector to reattach".to_owned()),
         }

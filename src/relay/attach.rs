@@ -197,9 +197,9 @@ impl TunnelOwner {
                     self.end.carrier_lost(carrier, now());
                 }
             }
-            CarrierInput::Refused { address, why } => {
-                self.counters.count("carrier-handshake");
-                self.refusals.write("tunnel", "carrier-handshake", address);
+            CarrierInput::Refused { address, reason, why } => {
+                self.counters.count(reason);
+                self.refusals.write("tunnel", reason, address);
                 tracing::debug!(%address, why, "a carrier did not come up");
             }
         }

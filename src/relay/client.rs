@@ -274,6 +274,11 @@ impl Client {
         }
     }
 
+    /// The client's address is not allowed any more.
+    pub fn handle_denied(&mut self) {
+        self.end_with_error("policy-violation", "Your network is not admitted here any more.", "address-denied");
+    }
+
     /// The tunnel has no room for this session: nothing it says arrives any more.
     pub fn handle_cut_off(&mut self, now: Instant) {
         if self.phase == Phase::Live {

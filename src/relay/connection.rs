@@ -7,6 +7,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::fingerprint::ClientSoftware;
+use crate::net::allow_files::Watched;
 use crate::net::entropy;
 use crate::net::negotiate::{Judge, Terms, negotiate, resource_of};
 use crate::net::shutdown::Stop;
@@ -36,6 +37,7 @@ pub(super) struct Shared {
     pub(super) counters: Arc<Counters>,
     pub(super) limits: Limits,
     pub(super) log: RefusalLog,
+    pub(super) access: Watched,
 }
 
 /// The places that a connection takes.
@@ -54,6 +56,8 @@ struct Live {
     events: SessionEvents,
     /// The connector that serves the queue.
     identity: Identity,
+    /// Where the client is.
+    peer: SocketAddr,
     /// Events sent into the tunnel, which numbers them from 1.
     sent: u64,
 }
@@ -85,6 +89,10 @@ async fn arrive(shared: &Shared, tunnels: &Tunnels, socket: TcpStream, peer: Soc
     let mut judge = CustomerJudge { shared, tunnels, peer, admitted: None, is_anonymous: false, jid: String::new() };
     let arrived = negotiate(Stream::Plain(socket), &shared.terms, &mut judge, stop).await?;
     let CustomerJudge { admitted, is_anonymous, jid, .. } = judge;
+    // The list may have changed meanwhile; where it changes later the stream is told.
+    if !shared.access.allows(peer.ip()) {
+        return Err("address-denied");
+    }
     // The negotiation never claims success without a login.
     let Admitted { admission, identity, contact, denied } = admitted.ok_or("fault")?;
     tracing::info!(queue = contact.jid, "session begins");
@@ -111,7 +119,7 @@ async fn arrive(shared: &Shared, tunnels: &Tunnels, socket: TcpStream, peer: Soc
     };
     let client = Client::new(settings, now());
     let (stream, reader, tunnels) = (arrived.stream, arrived.reader, tunnels.clone());
-    Ok(Box::new(Live { stream, reader, client, tunnels, events, identity, sent: 0 }))
+    Ok(Box::new(Live { stream, reader, client, tunnels, events, identity, peer, sent: 0 }))
 }
 
 /// The door, as the negotiation asks it, for one customer.
@@ -162,6 +170,10 @@ impl Live {
         tokio::pin!(timer);
         // A channel that has ended is always ready: asked again, it would spin through the whole farewell.
         let mut is_cut_off = false;
+        let mut access = shared.access.clone();
+        let denied = access.denied(self.peer.ip());
+        tokio::pin!(denied);
+        let mut is_denied = false;
         self.client.handle_attachment(self.tunnels.attachment(&self.identity), now());
         loop {
             self.read_stanzas();
@@ -185,6 +197,10 @@ impl Live {
                 },
                 () = self.tunnels.attachment_changed() => {
                     self.client.handle_attachment(self.tunnels.attachment(&self.identity), now());
+                }
+                () = &mut denied, if !is_denied => {
+                    is_denied = true;
+                    self.client.handle_denied();
                 }
                 () = timer.as_mut() => self.client.handle_timeout(now()),
                 () = stop.requested() => self.client.handle_shutdown(),

@@ -1,4 +1,4 @@
-//! Accepts customers' connections: caps first, one owned task each.
+//! Accepts customers' connections: allow-list and caps first, one owned task each.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +14,9 @@ use super::connection::{Places, Shared, serve};
 /// How long connections may take to end once the relay stops.
 const LAST_WORDS: Duration = Duration::from_secs(3);
 
+/// The reason's code of an address that is not allowed.
+const DENIED: &str = "address-denied";
+
 /// Accepts until `stop` says so, then ends and awaits every connection.
 pub(super) async fn listen(listener: Listener, shared: Arc<Shared>, tunnels: Tunnels, mut stop: Stop) {
     let mut connections = JoinSet::new();
@@ -21,6 +24,11 @@ pub(super) async fn listen(listener: Listener, shared: Arc<Shared>, tunnels: Tun
     loop {
         tokio::select! {
             (socket, peer) = listener.accept() => {
+                if !shared.access.allows(peer.ip()) {
+                    shared.counters.count(DENIED);
+                    shared.log.write("address", DENIED, peer);
+                    continue;
+                }
                 let Some(places) = places(&shared) else { continue };
                 let serving = serve(Arc::clone(&shared), tunnels.clone(), socket, peer, places, stop_for_connections.clone());
                 connections.spawn(serving);

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use crate::config::RelayConfig;
 use crate::link::{LinkRefusal, LinkTerms};
+use crate::net::allow_files::AllowFiles;
 use crate::net::carrier::{CarrierInput, Carriers, Writable};
 use crate::net::certificates::reload::Shown;
 use crate::net::link_keys::LinkKeyFiles;
@@ -29,6 +31,8 @@ pub struct RelaySettings {
     pub leeway: Duration,
     /// TLS towards customers.
     pub tls: Arc<Acceptor>,
+    /// Who may connect, by address.
+    pub access: AllowLists,
     /// Listening sockets for customers, inherited or bound.
     pub clients: Vec<Listener>,
     /// Listening socket for `outgate status`, inherited or bound.
@@ -49,14 +53,31 @@ pub struct RelaySettings {
     pub certificates: Option<Keeper>,
     /// The certificates whose files are watched.
     pub shown: Vec<Shown>,
-    /// How often those files are looked at.
+    /// How often those files, and those of the allow-lists, are looked at.
     pub look_every: Duration,
+    /// The configuration's file, where there is one to be read again.
+    pub file: Option<ConfigFile>,
+}
+
+impl std::fmt::Debug for ConfigFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ConfigFile").field("running", &self.running).finish_non_exhaustive()
+    }
 }
 
 impl std::fmt::Debug for RelaySettings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RelaySettings").field("domains", &self.domains).field("limits", &self.limits).finish_non_exhaustive()
     }
+}
+
+/// Who may connect, by address, listener by listener.
+#[derive(Clone, Debug)]
+pub struct AllowLists {
+    /// To the customers' listeners.
+    pub client: Arc<AllowFiles>,
+    /// To the connectors'.
+    pub tunnel: Arc<AllowFiles>,
 }
 
 /// A served domain and its queues.
@@ -79,6 +100,14 @@ pub struct ServedQueue {
     pub name: String,
     /// The connector that it is granted to.
     pub identity: Identity,
+}
+
+/// A configuration that can be read again.
+pub struct ConfigFile {
+    /// What the relay runs on.
+    pub running: RelayConfig,
+    /// Reads the file. The sentence tells all of its faults.
+    pub read: Box<dyn Fn() -> Result<RelayConfig, String> + Send + Sync>,
 }
 
 /// Judges a link: the token, the served domain, the time in seconds since the Unix epoch.

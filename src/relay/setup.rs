@@ -11,6 +11,7 @@ use anyhow::Context;
 use crate::admin::socket;
 use crate::config::proxy::Accepted;
 use crate::config::relay::{Domain, RelayConfig};
+use crate::net::allow_files::AllowFiles;
 use crate::net::carrier::Carriers;
 use crate::net::certificates::reload::{LOOK_EVERY, Shown, take_up_revocations};
 use crate::net::certificates::{Live, finish_pair, load, load_authorities};
@@ -23,7 +24,7 @@ use crate::proto::tunnel::{self, Identity};
 
 use super::certificates::Keeper;
 use super::client::Idle;
-use super::settings::{Limits, RelaySettings, ServedDomain, ServedQueue, VerifyLink};
+use super::settings::{AllowLists, Limits, RelaySettings, ServedDomain, ServedQueue, VerifyLink};
 
 /// Ports tried where any will do and one is wanted that is free for UDP and TCP.
 const PORT_TRIES: usize = 16;
@@ -43,8 +44,13 @@ pub fn settings_of(config: &RelayConfig, inherited: &mut Inherited) -> anyhow::R
     warn_all(take_up_revocations(&credentials, &config.tunnel_tls).err().as_slice());
     let tls = Arc::new(Acceptor::new(tls.chain, tls.key).context("the customers' certificate")?);
     let clients = client_sockets(config, inherited)?;
+    let access = AllowLists {
+        client: Arc::new(AllowFiles::open(config.access.client.clone()).context("the customers' allow-list")?),
+        tunnel: Arc::new(AllowFiles::open(config.access.tunnel.clone()).context("the tunnels' allow-list")?),
+    };
     let (mut acceptor, carriers) = Carriers::new();
     acceptor.trust(credentials.clone());
+    acceptor.admit_only(access.tunnel.watched());
     let tunnel_address = accept_carriers(config, inherited, &credentials, &mut acceptor)?;
     let leeway = config.link.leeway;
     let link_files = match config.issuers.as_slice() {
@@ -57,6 +63,7 @@ pub fn settings_of(config: &RelayConfig, inherited: &mut Inherited) -> anyhow::R
         link_files,
         leeway,
         tls: Arc::clone(&tls),
+        access,
         clients,
         admin: Some(socket::open(&config.listen.admin, inherited)?),
         writable: acceptor.writable(),
@@ -68,6 +75,7 @@ pub fn settings_of(config: &RelayConfig, inherited: &mut Inherited) -> anyhow::R
         certificates: Some(Keeper { live: credentials.clone(), files: config.tunnel_tls.clone() }),
         shown: vec![Shown::Tunnel(credentials, config.tunnel_tls.clone()), Shown::People("customers", tls, config.tls.clone())],
         look_every: LOOK_EVERY,
+        file: None,
     })
 }
 

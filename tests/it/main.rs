@@ -5,6 +5,7 @@ mod carriers;
 mod certificates;
 mod cli;
 mod crash;
+mod door;
 mod fault_table;
 mod faults;
 mod hostile;

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use outgate::link::{LinkRefusal, LinkTerms};
+use outgate::net::allow_files::AllowFiles;
 use outgate::net::listener::Listener;
 use outgate::proto::tunnel::{self, Identity, RefusalCode};
 use outgate::relay::Relay;
-use outgate::relay::settings::{Limits, RelaySettings, ServedDomain, ServedQueue};
+use outgate::relay::settings::{AllowLists, Limits, RelaySettings, ServedDomain, ServedQueue};
 use outgate::session::CloseReason;
 use tokio::net::UnixStream;
 
@@ -258,6 +259,7 @@ impl Rig {
             link_files: None,
             leeway: Duration::ZERO,
             tls,
+            access: AllowLists { client: Arc::new(AllowFiles::open_to_all()), tunnel: Arc::new(AllowFiles::open_to_all()) },
             clients: vec![Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap()],
             admin: Some(tokio::net::UnixListener::bind(folder.path().join("admin.sock")).unwrap()),
             acceptor: None,
@@ -269,6 +271,7 @@ impl Rig {
             certificates: None,
             shown: Vec::new(),
             look_every: Duration::from_secs(30),
+            file: None,
         };
         Self { relay: Relay::start(settings).unwrap(), connector, roots, folder }
     }

@@ -5,7 +5,7 @@
 
 mod captured_connector;
 mod captured_relay;
-mod company;
+pub(crate) mod company;
 mod fake;
 mod several;
 

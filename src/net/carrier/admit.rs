@@ -26,6 +26,12 @@ const PENDING_PER_ADDRESS: usize = 64;
 /// QUIC handshakes under way above which a newcomer must first prove its address (Retry, RFC 9000 §8.1.2).
 const PENDING_UNPROVEN: usize = 32;
 
+/// The reason's code of a handshake that came to nothing.
+const FAILED: &str = "carrier-handshake";
+
+/// The reason's code of an address that is not allowed.
+const DENIED: &str = "address-denied";
+
 /// Accepts carriers over QUIC until the endpoint is closed.
 pub(super) async fn accept_quic(endpoint: Endpoint, owner: Owner) {
     let mut pending = Pending::new(owner.clone());
@@ -33,6 +39,10 @@ pub(super) async fn accept_quic(endpoint: Endpoint, owner: Owner) {
     loop {
         tokio::select! {
             incoming = endpoint.accept() => match incoming {
+                Some(incoming) if !owner.admits(incoming.remote_address()) => {
+                    turn_away(&owner, incoming.remote_address());
+                    incoming.refuse();
+                }
                 Some(incoming) if pending.len() >= PENDING_UNPROVEN && incoming.may_retry() => {
                     // It may retry, so this cannot fail.
                     drop(incoming.retry());
@@ -61,7 +71,13 @@ pub(super) async fn accept_tls(listener: Listener, tls: Arc<rustls::ServerConfig
     let mut standing = JoinSet::new();
     loop {
         tokio::select! {
-            (socket, address) = listener.accept() => pending.begin(address, take_tls(socket, acceptor.clone())),
+            (socket, address) = listener.accept() => {
+                if owner.admits(address) {
+                    pending.begin(address, take_tls(socket, acceptor.clone()));
+                } else {
+                    turn_away(&owner, address);
+                }
+            }
             Some(came) = pending.next() => {
                 if let Some(came) = came {
                     standing.spawn(serve(came, owner.next(), owner.clone()));
@@ -70,6 +86,11 @@ pub(super) async fn accept_tls(listener: Listener, tls: Arc<rustls::ServerConfig
             Some(_) = standing.join_next() => {}
         }
     }
+}
+
+/// What a busy owner does not hear of is one stranger among hundreds.
+fn turn_away(owner: &Owner, address: SocketAddr) {
+    drop(owner.inputs.try_send(CarrierInput::Refused { address, reason: DENIED, why: "its address is not allowed".to_owned() }));
 }
 
 async fn take_quic(incoming: Incoming) -> Result<Standing, DialFault> {
@@ -118,7 +139,7 @@ impl Pending {
                 Err(_) => "the handshake took too long".to_owned(),
             };
             // An owner that is gone needs no word.
-            drop(owner.inputs.send(CarrierInput::Refused { address, why }).await);
+            drop(owner.inputs.send(CarrierInput::Refused { address, reason: FAILED, why }).await);
             None
         });
         self.waiting.push_back(Waiting { task: abort.id(), abort, address });
@@ -134,7 +155,7 @@ impl Pending {
         if let Some(Waiting { abort, address, .. }) = leaves.and_then(|at| self.waiting.remove(at)) {
             abort.abort();
             // What a busy owner does not hear of is one stranger among hundreds.
-            drop(self.owner.inputs.try_send(CarrierInput::Refused { address, why: "it gave way to a newcomer".into() }));
+            drop(self.owner.inputs.try_send(CarrierInput::Refused { address, reason: FAILED, why: "it gave way to a newcomer".into() }));
         }
     }
 

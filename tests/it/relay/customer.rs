@@ -1,6 +1,6 @@
 //! A customer's client made of bytes, so that it can be wrong in every way.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use base64::Engine;
 use outgate::net::tls::Acceptor;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -38,6 +38,14 @@ pub(crate) fn certificate(domain: &str) -> (Arc<Acceptor>, Arc<rustls::RootCertS
 impl Customer {
     pub(crate) async fn connect(addr: SocketAddr, domain: &'static str, roots: Arc<rustls::RootCertStore>) -> Self {
         let stream = Box::pin(TcpStream::connect(addr).await.unwrap());
+        Self { stream, heard: String::new(), domain, roots }
+    }
+
+    /// Connects from an address of this host of the same family.
+    pub(crate) async fn connect_from(source: IpAddr, addr: SocketAddr, domain: &'static str, roots: Arc<rustls::RootCertStore>) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::new(source, 0)).unwrap();
+        let stream = Box::pin(socket.connect(addr).await.unwrap());
         Self { stream, heard: String::new(), domain, roots }
     }
 

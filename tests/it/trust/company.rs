@@ -12,6 +12,7 @@ use outgate::net::inherited::Inherited;
 use outgate::net::link_keys::SigningKey;
 use outgate::net::quic::Credentials;
 use outgate::relay::Relay;
+use outgate::relay::settings::ConfigFile;
 use outgate::relay::setup::settings_of;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
@@ -21,20 +22,20 @@ use tempfile::TempDir;
 use super::PATIENCE;
 use crate::relay::customer::Customer;
 
-pub(super) const DOMAIN: &str = "localhost";
-pub(super) const ISSUER: &str = "https://example.com";
+pub(crate) const DOMAIN: &str = "localhost";
+pub(crate) const ISSUER: &str = "https://example.com";
 
-pub(super) struct Company {
+pub(crate) struct Company {
     home: TempDir,
     ca: TunnelCa,
     roots: Arc<rustls::RootCertStore>,
-    pub(super) key: SigningKey,
+    pub(crate) key: SigningKey,
     now: u64,
 }
 
 impl Company {
     #[expect(clippy::disallowed_methods, reason = "certificates and links are judged by the clock")]
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let home = tempfile::Builder::new().prefix("trust").tempdir().unwrap();
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
         let (ca, own) = TunnelCa::create("example", now).unwrap();
@@ -51,15 +52,15 @@ impl Company {
     }
 
     /// Puts the key's public half into the issuer's file.
-    pub(super) fn trust(&self, key: &SigningKey) {
+    pub(crate) fn trust(&self, key: &SigningKey) {
         self.write("issuer.jwks.json", &key.public_set().to_string());
     }
 
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.home.path().join(name)
     }
 
-    fn write(&self, name: &str, text: &str) {
+    pub(crate) fn write(&self, name: &str, text: &str) {
         std::fs::write(self.path(name), text).unwrap();
     }
 
@@ -69,7 +70,7 @@ impl Company {
     }
 
     /// A role's certificate, by name.
-    pub(super) fn credentials(&self, role: Role, name: &str) -> Credentials {
+    pub(crate) fn credentials(&self, role: Role, name: &str) -> Credentials {
         let (_, issued) = self.ca.issue(role, name, &[DOMAIN.to_owned()], self.now).unwrap();
         self.write_pair(name, &issued);
         let own = load(&self.path(&format!("{name}.pem")), &self.path(&format!("{name}-key.pem"))).unwrap();
@@ -77,7 +78,12 @@ impl Company {
     }
 
     /// A relay without keys of its own, that grants each connector these queues; "hello" is public.
-    pub(super) fn relay(&self, name: &str, grants: &[(&str, &[&str])]) -> Relay {
+    pub(crate) fn relay(&self, name: &str, grants: &[(&str, &[&str])]) -> Relay {
+        self.relay_with(name, grants, "")
+    }
+
+    /// The same, with more sections in a file that can be read again.
+    pub(crate) fn relay_with(&self, name: &str, grants: &[(&str, &[&str])], sections: &str) -> Relay {
         self.credentials(Role::Relay, name);
         let mut text = format!(
             "[listen]\nclient = [\"127.0.0.1:0\"]\ntunnel = \"127.0.0.1:0\"\nadmin = \"{name}.sock\"\n\
@@ -94,12 +100,18 @@ impl Company {
         for (connector, queues) in grants {
             text.push_str(&format!("[[connector]]\nidentity = \"outgate://example/connector/{connector}\"\nqueues = {queues:?}\n"));
         }
+        text.push_str(sections);
         let path = self.path(&format!("{name}.toml"));
-        Relay::start(settings_of(&RelayConfig::parse(&path, &text).unwrap(), &mut Inherited::none()).unwrap()).unwrap()
+        self.write(&format!("{name}.toml"), &text);
+        let running = RelayConfig::parse(&path, &text).unwrap();
+        let mut settings = settings_of(&running, &mut Inherited::none()).unwrap();
+        let read = move || RelayConfig::parse(&path, &std::fs::read_to_string(&path).unwrap()).map_err(|faults| faults[0].to_string());
+        settings.file = Some(ConfigFile { running, read: Box::new(read) });
+        Relay::start(settings).unwrap()
     }
 
     /// A connector's settings: it dials `relays`, and serves `queues` with a bot that greets with the connector's name.
-    pub(super) fn connector_settings(&self, name: &str, relays: &[SocketAddr], queues: &[&str]) -> ConnectorSettings {
+    pub(crate) fn connector_settings(&self, name: &str, relays: &[SocketAddr], queues: &[&str]) -> ConnectorSettings {
         self.credentials(Role::Connector, name);
         let mut text = format!(
             "name = \"{name}\"\nadmin = \"{name}.sock\"\n\
@@ -125,16 +137,21 @@ impl Company {
         ConnectorSettings::from_config(&config, &accounts, &mut Inherited::none()).unwrap()
     }
 
-    pub(super) async fn connector(&self, name: &str, relays: &[SocketAddr], queues: &[&str]) -> Connector {
+    pub(crate) async fn connector(&self, name: &str, relays: &[SocketAddr], queues: &[&str]) -> Connector {
         Connector::start(self.connector_settings(name, relays, queues)).await.unwrap()
     }
 
-    pub(super) async fn customer(&self, relay: &Relay) -> Customer {
-        let customer = Customer::connect(relay.client_addresses()[0], DOMAIN, Arc::clone(&self.roots)).await;
+    pub(crate) async fn customer(&self, relay: &Relay) -> Customer {
+        self.customer_from([127, 0, 0, 1], relay).await
+    }
+
+    /// A customer with another address of this host.
+    pub(crate) async fn customer_from(&self, source: [u8; 4], relay: &Relay) -> Customer {
+        let customer = Customer::connect_from(source.into(), relay.client_addresses()[0], DOMAIN, Arc::clone(&self.roots)).await;
         customer.direct_tls().await
     }
 
-    pub(super) fn claims(&self, queue: &str) -> Claims {
+    pub(crate) fn claims(&self, queue: &str) -> Claims {
         Claims {
             iss: ISSUER.to_owned(),
             aud: vec![DOMAIN.to_owned()],
@@ -146,12 +163,12 @@ impl Company {
         }
     }
 
-    pub(super) fn link(&self, queue: &str) -> String {
+    pub(crate) fn link(&self, queue: &str) -> String {
         self.key.mint(&self.claims(queue)).unwrap()
     }
 
     /// Asks a role on its admin socket.
-    pub(super) async fn ask(&self, name: &str, request: &str) -> Value {
+    pub(crate) async fn ask(&self, name: &str, request: &str) -> Value {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let mut socket = tokio::net::UnixStream::connect(self.path(&format!("{name}.sock"))).await.unwrap();
         socket.write_all(format!("{request}\n").as_bytes()).await.unwrap();
@@ -161,7 +178,7 @@ impl Company {
     }
 
     /// Waits until the status of a role is as wanted.
-    pub(super) async fn until(&self, name: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) async fn until(&self, name: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
             let status = self.ask(name, "{\"get\":\"status\"}").await;
@@ -175,6 +192,6 @@ impl Company {
 }
 
 /// Whether every tunnel of a connector is attached and holds its policy.
-pub(super) fn all_pushed(status: &Value) -> bool {
+pub(crate) fn all_pushed(status: &Value) -> bool {
     status["tunnels"].as_array().unwrap().iter().all(|tunnel| tunnel["attached"] == true && tunnel["policy_current"] == true)
 }

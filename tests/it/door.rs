@@ -1,0 +1,3 @@
+//! The door over real sockets: what is decided of whoever knocks.
+
+mod allow;
