@@ -53,14 +53,21 @@ fn told(faults: &[Fault]) -> String {
 #[derive(Debug)]
 pub struct AllowFiles {
     now: Mutex<Made>,
-    list: watch::Sender<Arc<AllowList>>,
+    lists: watch::Sender<Lists>,
+}
+
+/// What is in force.
+#[derive(Clone, Debug)]
+struct Lists {
+    clients: Arc<AllowList>,
+    proxies: Arc<AllowList>,
 }
 
 /// A list that is not in force yet.
 #[derive(Debug)]
 pub struct Prepared {
     made_of: Made,
-    list: AllowList,
+    lists: Lists,
 }
 
 /// What a list was made of.
@@ -85,14 +92,15 @@ impl AllowFiles {
     /// A file cannot be used.
     pub fn open(rules: AccessRules) -> Result<Self, AllowFileError> {
         let texts = texts_of(&rules)?;
-        let list = list_of(&rules, &texts)?;
-        Ok(Self { now: Mutex::new(Made { rules, texts }), list: watch::Sender::new(Arc::new(list)) })
+        let lists = lists_of(&rules, &texts)?;
+        Ok(Self { now: Mutex::new(Made { rules, texts }), lists: watch::Sender::new(lists) })
     }
 
     /// A list that lets everybody in.
     pub fn open_to_all() -> Self {
         let now = Mutex::new(Made { rules: AccessRules::default(), texts: Vec::new() });
-        Self { now, list: watch::Sender::new(Arc::new(AllowList::open())) }
+        let lists = Lists { clients: Arc::new(AllowList::open()), proxies: Arc::new(AllowList::new(Vec::new(), Access::Deny)) };
+        Self { now, lists: watch::Sender::new(lists) }
     }
 
     /// Reads the files again; tells whether the list has changed. What cannot be used changes nothing. It waits for the disk.
@@ -110,8 +118,8 @@ impl AllowFiles {
     /// A file cannot be used.
     pub fn prepare(&self, rules: AccessRules) -> Result<Prepared, AllowFileError> {
         let texts = texts_of(&rules)?;
-        let list = list_of(&rules, &texts)?;
-        Ok(Prepared { made_of: Made { rules, texts }, list })
+        let lists = lists_of(&rules, &texts)?;
+        Ok(Prepared { made_of: Made { rules, texts }, lists })
     }
 
     /// Puts a list in force; tells whether it differs from the one before.
@@ -121,34 +129,39 @@ impl AllowFiles {
             return false;
         }
         *now = prepared.made_of;
-        self.list.send_replace(Arc::new(prepared.list));
+        self.lists.send_replace(prepared.lists);
         true
     }
 
     /// The list in force.
     pub fn list(&self) -> Arc<AllowList> {
-        Arc::clone(&self.list.borrow())
+        Arc::clone(&self.lists.borrow().clients)
     }
 
     /// The list in force, and the word when another is.
     pub fn watched(&self) -> Watched {
-        Watched(self.list.subscribe())
+        Watched(self.lists.subscribe())
     }
 }
 
 /// A list in force, as those see it who ask it.
 #[derive(Clone, Debug)]
-pub struct Watched(watch::Receiver<Arc<AllowList>>);
+pub struct Watched(watch::Receiver<Lists>);
 
 impl Watched {
     /// Whether `address` may connect now.
     pub fn allows(&self, address: IpAddr) -> bool {
-        self.0.borrow().allows(address)
+        self.0.borrow().clients.allows(address)
+    }
+
+    /// Whether `address` is a proxy that must tell, and is believed, whose connection it passes on.
+    pub fn is_proxy(&self, address: IpAddr) -> bool {
+        self.0.borrow().proxies.allows(address)
     }
 
     /// Waits until `address` may not connect any more, which may be never.
     pub async fn denied(&mut self, address: IpAddr) {
-        if self.0.wait_for(|list| !list.allows(address)).await.is_err() {
+        if self.0.wait_for(|lists| !lists.clients.allows(address)).await.is_err() {
             // Nobody is left who could change the list.
             std::future::pending::<()>().await;
         }
@@ -220,7 +233,7 @@ fn read(file: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-fn list_of(rules: &AccessRules, texts: &[Text]) -> Result<AllowList, AllowFileError> {
+fn lists_of(rules: &AccessRules, texts: &[Text]) -> Result<Lists, AllowFileError> {
     let mut entries = rules.entries.clone();
     let mut faults = Vec::new();
     for Text { access, file, text } in texts {
@@ -235,7 +248,8 @@ fn list_of(rules: &AccessRules, texts: &[Text]) -> Result<AllowList, AllowFileEr
     if entries.len() > MAX_PREFIXES {
         return Err(AllowFileError::TooMany);
     }
-    Ok(AllowList::new(entries, rules.otherwise()))
+    let clients = Arc::new(AllowList::new(entries, rules.otherwise()));
+    Ok(Lists { clients, proxies: Arc::new(AllowList::new(rules.proxies.clone(), Access::Deny)) })
 }
 
 #[cfg(test)]
@@ -244,7 +258,7 @@ mod tests {
 
     fn rules(files: &[(Access, &Path)]) -> AccessRules {
         let files: Vec<_> = files.iter().map(|(access, path)| (*access, path.to_path_buf())).collect();
-        AccessRules { entries: Vec::new(), is_closed: files.iter().any(|(access, _)| *access == Access::Allow), files }
+        AccessRules { is_closed: files.iter().any(|(access, _)| *access == Access::Allow), files, ..AccessRules::default() }
     }
 
     #[test]

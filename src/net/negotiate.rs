@@ -109,6 +109,7 @@ impl Arrival<'_> {
             Opening::Http => return self.answer_http().await,
             // It waits for the server's own version; there is no sentence that it would show.
             Opening::Ssh => return Err("ssh"),
+            Opening::Proxy => return Err("proxy-not-trusted"),
             Opening::Xml => Transport::Plain,
             Opening::Tls => {
                 self.start_tls().await?;

@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
+use super::proxy_protocol;
 use super::tls::{self, TlsError};
 
 /// Bytes read at once. They live on the stack of the one poll that reads.
@@ -38,6 +39,8 @@ pub enum Opening {
     Http,
     /// SSH's version.
     Ssh,
+    /// A header of the PROXY protocol, from somebody who is not trusted to send one.
+    Proxy,
     /// XML, or something that its reader refuses.
     Xml,
     /// Closed without a byte.
@@ -48,7 +51,7 @@ impl Stream {
     /// Looks at the first bytes without taking them.
     pub async fn peek(&self) -> io::Result<Opening> {
         let Self::Plain(socket) = self else { return Ok(Opening::Xml) };
-        let mut first = [0; SSH.len()];
+        let mut first = [0; PROXY.len()];
         Ok(match socket.peek(&mut first).await? {
             0 => Opening::Nothing,
             count => opening_of(first.get(..count).unwrap_or_default()),
@@ -114,12 +117,19 @@ impl Stream {
 /// How an SSH client begins (RFC 4253 §4.2); no HTTP method does.
 const SSH: &[u8] = b"SSH-";
 
+/// How a header of the PROXY protocol begins, version 1; no HTTP method does.
+const PROXY: &[u8] = proxy_protocol::WORD;
+
+/// The same of version 2: no XML declaration stands behind an empty line, and no NUL anywhere.
+const PROXY_2: &[u8] = b"\r\n\r\n\0";
+
 /// Tells the protocol by its first bytes: TLS handshake records begin with 22 (RFC 8446 §5.1), HTTP with a capital letter.
 pub fn opening_of(bytes: &[u8]) -> Opening {
     match bytes.first() {
         None => Opening::Nothing,
         Some(22) => Opening::Tls,
         Some(b'S') if bytes.starts_with(SSH) => Opening::Ssh,
+        Some(_) if bytes.starts_with(PROXY) || bytes.starts_with(PROXY_2) => Opening::Proxy,
         Some(b'A'..=b'Z') => Opening::Http,
         Some(_) => Opening::Xml,
     }
@@ -138,5 +148,8 @@ mod tests {
         assert_eq!(opening_of(b"GET /"), Opening::Http);
         assert_eq!(opening_of(b"SEARCH /"), Opening::Http);
         assert_eq!(opening_of(b"SSH-2.0-OpenSSH"), Opening::Ssh);
+        assert_eq!(opening_of(b"PROXY TCP4 192.0.2.7"), Opening::Proxy);
+        assert_eq!(opening_of(b"PROPFIND /"), Opening::Http);
+        assert_eq!(opening_of(&proxy_protocol::SIGNATURE), Opening::Proxy);
     }
 }

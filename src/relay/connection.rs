@@ -10,6 +10,7 @@ use crate::fingerprint::ClientSoftware;
 use crate::net::allow_files::Watched;
 use crate::net::entropy;
 use crate::net::negotiate::{Judge, Terms, negotiate, resource_of};
+use crate::net::proxy_protocol::{self, Origin};
 use crate::net::shutdown::Stop;
 use crate::net::stream::Stream;
 use crate::proto::tunnel::{Identity, Open, OpenKind, Payload, RelayCommand, RelayEvent};
@@ -23,6 +24,7 @@ use super::attach::{SessionEvents, Tunnels};
 use super::client::{Client, ClientSettings};
 use super::counters::{Counters, Place};
 use super::door::{Admitted, Door};
+use super::listener::DENIED;
 use super::refusal_log::RefusalLog;
 use super::settings::Limits;
 
@@ -65,11 +67,12 @@ struct Live {
 /// Serves one connection to its end.
 pub(super) async fn serve(shared: Arc<Shared>, tunnels: Tunnels, socket: TcpStream, peer: SocketAddr, places: Places, stop: Stop) {
     let Places { connection, before_login } = places;
-    let mut live = match Box::pin(arrive(&shared, &tunnels, socket, peer, stop.clone())).await {
+    let mut ends = Ends { peer, local: None };
+    let mut live = match Box::pin(arrive(&shared, &tunnels, socket, &mut ends, stop.clone())).await {
         Ok(live) => live,
         Err(reason) => {
             shared.counters.count(reason);
-            shared.log.write("connection", reason, peer);
+            shared.log.write("connection", reason, ends.peer);
             return;
         }
     };
@@ -83,15 +86,26 @@ pub(super) async fn serve(shared: Arc<Shared>, tunnels: Tunnels, socket: TcpStre
     drop(connection);
 }
 
+/// Both ends of a client's connection, as far as they are known.
+struct Ends {
+    /// The client, or the proxy before it.
+    peer: SocketAddr,
+    /// Where the client connected to, as a proxy tells it.
+    local: Option<SocketAddr>,
+}
+
 /// Everything before the session.
-async fn arrive(shared: &Shared, tunnels: &Tunnels, socket: TcpStream, peer: SocketAddr, stop: Stop) -> Result<Box<Live>, &'static str> {
-    let local = socket.local_addr().map_err(|_| "transport")?;
+async fn arrive(shared: &Shared, tunnels: &Tunnels, mut socket: TcpStream, ends: &mut Ends, stop: Stop) -> Result<Box<Live>, &'static str> {
+    if shared.access.is_proxy(ends.peer.ip()) {
+        look_behind(shared, &mut socket, ends).await?;
+    }
+    let (peer, local) = (ends.peer, ends.local.map_or_else(|| socket.local_addr(), Ok).map_err(|_| "transport")?);
     let mut judge = CustomerJudge { shared, tunnels, peer, admitted: None, is_anonymous: false, jid: String::new() };
     let arrived = negotiate(Stream::Plain(socket), &shared.terms, &mut judge, stop).await?;
     let CustomerJudge { admitted, is_anonymous, jid, .. } = judge;
     // The list may have changed meanwhile; where it changes later the stream is told.
     if !shared.access.allows(peer.ip()) {
-        return Err("address-denied");
+        return Err(DENIED);
     }
     // The negotiation never claims success without a login.
     let Admitted { admission, identity, contact, denied } = admitted.ok_or("fault")?;
@@ -120,6 +134,20 @@ async fn arrive(shared: &Shared, tunnels: &Tunnels, socket: TcpStream, peer: Soc
     let client = Client::new(settings, now());
     let (stream, reader, tunnels) = (arrived.stream, arrived.reader, tunnels.clone());
     Ok(Box::new(Live { stream, reader, client, tunnels, events, identity, peer, sent: 0 }))
+}
+
+/// Learns from a trusted proxy who the client is, and whether it may connect.
+async fn look_behind(shared: &Shared, socket: &mut TcpStream, ends: &mut Ends) -> Result<(), &'static str> {
+    match proxy_protocol::read(socket, shared.limits.proxy_header_within).await {
+        Ok(Origin::Client(peer, local)) => *ends = Ends { peer, local: Some(local) },
+        // It looks whether anybody is here, and leaves.
+        Ok(Origin::Proxy) => {}
+        Err(fault) => {
+            tracing::debug!(proxy = %ends.peer, %fault, "a trusted proxy does not tell whose connection it passes on");
+            return Err("proxy-header");
+        }
+    }
+    if shared.access.allows(ends.peer.ip()) { Ok(()) } else { Err(DENIED) }
 }
 
 /// The door, as the negotiation asks it, for one customer.

@@ -15,7 +15,7 @@ use super::connection::{Places, Shared, serve};
 const LAST_WORDS: Duration = Duration::from_secs(3);
 
 /// The reason's code of an address that is not allowed.
-const DENIED: &str = "address-denied";
+pub(super) const DENIED: &str = "address-denied";
 
 /// Accepts until `stop` says so, then ends and awaits every connection.
 pub(super) async fn listen(listener: Listener, shared: Arc<Shared>, tunnels: Tunnels, mut stop: Stop) {
@@ -24,7 +24,8 @@ pub(super) async fn listen(listener: Listener, shared: Arc<Shared>, tunnels: Tun
     loop {
         tokio::select! {
             (socket, peer) = listener.accept() => {
-                if !shared.access.allows(peer.ip()) {
+                // A proxy is no client: whether the one behind it may connect is asked when it is known.
+                if !shared.access.is_proxy(peer.ip()) && !shared.access.allows(peer.ip()) {
                     shared.counters.count(DENIED);
                     shared.log.write("address", DENIED, peer);
                     continue;

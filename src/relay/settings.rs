@@ -124,6 +124,8 @@ pub struct Limits {
     pub login_within: Duration,
     /// The TLS handshake.
     pub tls_within: Duration,
+    /// A trusted proxy's word of whose connection it passes on.
+    pub proxy_header_within: Duration,
     /// The connector's answer to a CHECK.
     pub check_within: Duration,
     /// One write to a customer's transport.
@@ -141,6 +143,7 @@ impl Default for Limits {
             before_login: 2_048,
             login_within: Duration::from_secs(15),
             tls_within: Duration::from_secs(5),
+            proxy_header_within: Duration::from_secs(3),
             check_within: Duration::from_secs(5),
             write_within: Duration::from_secs(30),
             attempts: 3,

@@ -3,6 +3,6 @@
 
 mod addresses;
 mod crowds;
-mod proxies;
+pub(crate) mod proxies;
 mod transports;
 mod wires;

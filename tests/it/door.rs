@@ -1,3 +1,4 @@
 //! The door over real sockets: what is decided of whoever knocks.
 
 mod allow;
+mod proxy;

@@ -22,6 +22,8 @@ pub struct AccessRules {
     pub entries: Vec<Entry>,
     /// Files with one prefix a line, or folders of `*.cidr` files, and what is said of the prefixes in them.
     pub files: Vec<(allow_list::Access, PathBuf)>,
+    /// Proxies that tell, by the PROXY protocol, whose connection they pass on.
+    pub proxies: Vec<Entry>,
     /// Whether prefixes are allowed at all: then an address in none of them is denied, even where their files are empty.
     pub is_closed: bool,
 }
@@ -29,24 +31,33 @@ pub struct AccessRules {
 impl Access {
     pub(super) fn read(root: &Table<'_>) -> Self {
         let Some(table) = root.table("access") else { return Self::default() };
-        let [client, tunnel] = ["client", "tunnel"].map(|listener| table.table(listener).map(|table| AccessRules::read(&table)));
+        let rules = |listener, proxied| table.table(listener).map(|table| AccessRules::read(&table, proxied)).unwrap_or_default();
+        let access = Self { client: rules("client", Proxied::Perhaps), tunnel: rules("tunnel", Proxied::Never) };
         table.finish();
-        Self { client: client.unwrap_or_default(), tunnel: tunnel.unwrap_or_default() }
+        access
     }
 }
 
+/// Whether a listener may stand behind proxies that speak the PROXY protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Proxied {
+    Perhaps,
+    Never,
+}
+
 impl AccessRules {
-    fn read(table: &Table<'_>) -> Self {
+    fn read(table: &Table<'_>, proxied: Proxied) -> Self {
         let mut rules = Self { is_closed: table.has("allow") || table.has("allow_files"), ..Self::default() };
         let file: Arc<str> = table.file().display().to_string().into();
         for (access, prefixes, files) in
             [(allow_list::Access::Allow, "allow", "allow_files"), (allow_list::Access::Deny, "deny", "deny_files")]
         {
-            for (line, prefix) in table.list_with_lines(prefixes, "\"192.0.2.0/24\", \"2001:db8::/32\"").unwrap_or_default() {
-                rules.entries.push(Entry { prefix, access, file: Arc::clone(&file), line });
-            }
+            rules.entries.extend(entries(table, prefixes, access, &file));
             let named: Vec<PathBuf> = table.list(files, &format!("\"{prefixes}.d\"")).unwrap_or_default();
             rules.files.extend(named.into_iter().map(|path| (access, path)));
+        }
+        if proxied == Proxied::Perhaps {
+            rules.proxies = entries(table, "trusted_proxies", allow_list::Access::Allow, &file).collect();
         }
         table.finish();
         rules
@@ -56,6 +67,11 @@ impl AccessRules {
     pub fn otherwise(&self) -> allow_list::Access {
         if self.is_closed { allow_list::Access::Deny } else { allow_list::Access::Allow }
     }
+}
+
+fn entries(table: &Table<'_>, key: &'static str, access: allow_list::Access, file: &Arc<str>) -> impl Iterator<Item = Entry> {
+    let prefixes = table.list_with_lines(key, "\"192.0.2.0/24\", \"2001:db8::/32\"").unwrap_or_default();
+    prefixes.into_iter().map(move |(line, prefix)| Entry { prefix, access, file: Arc::clone(file), line })
 }
 
 #[cfg(test)]
@@ -93,9 +109,13 @@ mod tests {
 
     #[test]
     fn what_is_no_prefix_is_told_with_the_one_that_may_be_meant() {
-        let faults = parse("[access.client]\ndeny = [\"192.0.2.1/24\", 7]\nalow = []\n[access.web]\n").unwrap_err();
-        assert_eq!(faults.len(), 4, "{faults:#?}");
-        for (fault, said) in faults.iter().zip(["write 192.0.2.0/24", "an integer", "did you mean `allow`", "access.web"]) {
+        let faults =
+            parse("[access.client]\ndeny = [\"192.0.2.1/24\", 7]\nalow = []\n[access.tunnel]\ntrusted_proxies = []\n[access.web]\n")
+                .unwrap_err();
+        assert_eq!(faults.len(), 5, "{faults:#?}");
+        let said =
+            ["write 192.0.2.0/24", "an integer", "did you mean `allow`", "unknown key `access.tunnel.trusted_proxies`", "access.web"];
+        for (fault, said) in faults.iter().zip(said) {
             assert!(fault.contains(said), "{fault}");
         }
     }

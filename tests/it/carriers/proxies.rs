@@ -246,11 +246,11 @@ fn free_port() -> u16 {
 }
 
 /// A proxy that somebody else wrote. Dropping it ends it.
-struct Real(Child);
+pub(crate) struct Real(Child);
 
 impl Real {
     /// Starts it and waits until it listens.
-    async fn start(command: &Command, port: u16) -> Self {
+    pub(crate) async fn start(command: &Command, port: u16) -> Self {
         let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
         let program = PathBuf::from(command.get_program());
         let found = path.split(':').map(|folder| Path::new(folder).join(&program)).find(|candidate| candidate.exists()).unwrap();

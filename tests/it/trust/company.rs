@@ -147,7 +147,12 @@ impl Company {
 
     /// A customer with another address of this host.
     pub(crate) async fn customer_from(&self, source: [u8; 4], relay: &Relay) -> Customer {
-        let customer = Customer::connect_from(source.into(), relay.client_addresses()[0], DOMAIN, Arc::clone(&self.roots)).await;
+        self.customer_at(source, relay.client_addresses()[0]).await
+    }
+
+    /// The same, through what listens at `address`.
+    pub(crate) async fn customer_at(&self, source: [u8; 4], address: SocketAddr) -> Customer {
+        let customer = Customer::connect_from(source.into(), address, DOMAIN, Arc::clone(&self.roots)).await;
         customer.direct_tls().await
     }
 
