@@ -58,7 +58,7 @@ fn a_queue_is_shown_by_its_name_or_its_id_and_never_by_nothing() {
     let names: Vec<&str> = config.domains[0].queues.iter().map(|queue| queue.name.as_str()).collect();
     assert_eq!(names, ["Customer support", "support"]);
     let text = RELAY.replace("# name = \"hello\"", "name = \"a\\u001bb\"");
-    assert_at(&relay_faults(&text), &text, &[("\"a", "`name` has control characters", "write a line such as \"Customer support\"")]);
+    assert_at(&relay_faults(&text), &text, &[("\"a\\u001b", "`name` has control characters", "write a line such as \"Customer support\"")]);
 }
 
 #[test]
