@@ -14,7 +14,7 @@ use outgate::net::link_keys::SigningKey;
 use outgate::net::wall_clock::unix_now;
 use outgate::relay::Relay;
 use outgate::relay::setup::settings_of;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// Far above what anything here takes: a test that waits longer has failed.
@@ -93,6 +93,22 @@ impl Site {
             self.write_pair(&format!("{side}/tunnel"), &self.issue(role, name, life));
             self.write(&format!("{side}/ca.pem"), &bundle);
         }
+    }
+
+    /// Writes `count` more certificates into the CA's ledger, all of them revoked.
+    pub(super) fn add_revoked(&self, count: u32) {
+        let mut issued = self.read("ca/issued.jsonl");
+        let entry: Value = serde_json::from_str(issued.lines().next().unwrap()).unwrap();
+        let mut revoked = String::new();
+        for n in 0..count {
+            let serial = format!("5a{n:038x}");
+            let entry = json!({"serial": serial, "name": "outgate://example/connector/gone", "begin": entry["begin"], "end": entry["end"],
+                "generation": 1, "by": "offline", "at": entry["at"]});
+            issued += &format!("{entry}\n");
+            revoked += &format!("{}\n", json!({"serial": serial, "at": entry["at"], "why": ""}));
+        }
+        self.write("ca/issued.jsonl", &issued);
+        self.write("ca/revoked.jsonl", &revoked);
     }
 
     /// Serves the CA.
