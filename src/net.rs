@@ -8,6 +8,7 @@
 pub mod carrier;
 pub mod certificates;
 pub mod client;
+pub mod crowd;
 pub mod dial;
 pub mod entropy;
 pub mod https;
