@@ -19,6 +19,7 @@ pub mod listener;
 pub mod negotiate;
 pub mod quic;
 pub mod shutdown;
+mod signatures;
 pub mod stream;
 pub mod tls;
 pub mod wall_clock;

@@ -17,9 +17,8 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, client, server};
 use hyper_util::rt::TokioIo;
 use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme, version};
+use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
+use rustls::{ClientConfig, RootCertStore, ServerConfig, version};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -29,6 +28,7 @@ use super::certificates::{Live, SERVICE_HOST, alert_in_words, fingerprint, in_wo
 use super::crowd::{Crowd, Limits, Place};
 use super::listener::Listener;
 use super::shutdown::Stop;
+use super::signatures::{library_signatures, provider};
 
 /// Connections at one time.
 const CONNECTIONS: Limits = Limits { in_all: 64, per_source: 16 };
@@ -312,27 +312,7 @@ impl ServerCertVerifier for Pinned {
             .map_err(|error| rustls::Error::General(in_words(&error, end_entity, now)))
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &provider().signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &provider().signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        provider().signature_verification_algorithms.supported_schemes()
-    }
+    library_signatures!();
 }
 
 const WRONG_FINGERPRINT: &str = "its CA has another fingerprint than --ca-sha256: compare it with what `outgate ca token` printed; if they are the \
@@ -356,8 +336,4 @@ fn told(error: &io::Error) -> String {
         Some(error) => error.to_string(),
         None => error.kind().to_string(),
     }
-}
-
-fn provider() -> Arc<rustls::crypto::CryptoProvider> {
-    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
