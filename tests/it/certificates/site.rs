@@ -121,14 +121,15 @@ impl Site {
 
     /// Starts the relay, to which `lan1` and `lan2` may come.
     pub(super) fn start_relay(&mut self) -> SocketAddr {
-        let queue = |id: &str, name: &str| format!("[[domain.queue]]\nid = \"{id}\"\nconnector = \"outgate://example/connector/{name}\"\n");
+        let connector =
+            |name: &str, queue: &str| format!("[[connector]]\nidentity = \"outgate://example/connector/{name}\"\nqueues = [\"{queue}\"]\n");
         let text = format!(
             "[listen]\nclient = [\"127.0.0.1:0\"]\ntunnel = \"127.0.0.1:0\"\nadmin = \"relay.sock\"\n\
              [tls]\ncertificate = \"tls.pem\"\nkey = \"tls-key.pem\"\n{TUNNEL_TLS}\
-             [[domain]]\nname = \"{DOMAIN}\"\npublic_queue = \"hello\"\n{}{}\
+             [[domain]]\nname = \"{DOMAIN}\"\npublic_queue = \"hello\"\n[[domain.queue]]\nid = \"hello\"\n[[domain.queue]]\nid = \"other\"\n{}{}\
              [[issuer]]\niss = \"https://example\"\njwks = \"jwks.json\"\n",
-            queue("hello", "lan1"),
-            queue("other", "lan2")
+            connector("lan1", "hello"),
+            connector("lan2", "other")
         );
         let (key, _pem) = SigningKey::generate().unwrap();
         self.write("relay/jwks.json", &key.public_set().to_string());
