@@ -16,6 +16,7 @@ pub mod issuer_named;
 pub mod link_keys;
 pub mod listener;
 pub mod negotiate;
+pub mod process_memory;
 pub mod quic;
 pub mod shutdown;
 pub mod stream;

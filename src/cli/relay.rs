@@ -17,7 +17,7 @@ pub struct Args {
     pub config: PathBuf,
 }
 
-/// Runs the relay until it is told to stop (SIGTERM, SIGINT).
+/// Runs the relay until it is told to stop (SIGTERM, SIGINT): it then takes its leave; told once more, it ends at once.
 ///
 /// # Errors
 /// It could not start.
@@ -26,10 +26,15 @@ pub fn run(args: Args) -> Result<(), Failure> {
     runtime::log(&config.log)?;
     let mut inherited = Inherited::from_env().map_err(Failure::runtime)?;
     runtime::block_on(runtime::Cores::All, async {
-        let relay = Relay::start(settings_of(&config, &mut inherited)?)?;
+        let mut signals = runtime::StopSignals::listen()?;
+        let mut relay = Relay::start(settings_of(&config, &mut inherited)?)?;
         tracing::info!(customers = ?relay.client_addresses(), tunnels = ?relay.tunnel_address(), "relay started");
-        let stopped = runtime::stop_signal().await;
+        signals.next().await;
+        tokio::select! {
+            () = relay.drain() => {}
+            () = signals.next() => {}
+        }
         relay.stop().await;
-        stopped
+        Ok(())
     })
 }

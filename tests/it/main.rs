@@ -14,5 +14,6 @@ mod net;
 mod reach;
 mod relay;
 mod setup;
+mod signals;
 mod sim;
 mod trust;

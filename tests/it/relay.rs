@@ -10,7 +10,7 @@ use outgate::link::{LinkRefusal, LinkTerms};
 use outgate::net::listener::Listener;
 use outgate::proto::tunnel::{self, Identity, RefusalCode};
 use outgate::relay::Relay;
-use outgate::relay::settings::{Limits, RelaySettings, ServedDomain, ServedQueue};
+use outgate::relay::settings::{Leave, Limits, RelaySettings, ServedDomain, ServedQueue};
 use outgate::session::CloseReason;
 use tokio::net::UnixStream;
 
@@ -264,6 +264,7 @@ impl Rig {
             carriers,
             writable,
             tunnel_address: None,
+            leave: Leave { within: Duration::ZERO, alternates: Vec::new() },
             limits,
             tunnel: tunnel::Settings::default(),
             certificates: None,
