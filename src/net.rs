@@ -8,6 +8,7 @@
 pub mod carrier;
 pub mod certificates;
 pub mod client;
+pub mod crowd;
 pub mod dial;
 pub mod entropy;
 pub mod https;
@@ -19,6 +20,7 @@ pub mod negotiate;
 pub mod process_memory;
 pub mod quic;
 pub mod shutdown;
+mod signatures;
 pub mod stream;
 pub mod tls;
 pub mod wall_clock;
