@@ -18,6 +18,7 @@ pub mod profile;
 pub mod proxy;
 mod reader;
 pub mod relay;
+pub mod tunnel;
 pub mod tunnel_name;
 mod value;
 

@@ -24,6 +24,7 @@ mod space;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -32,6 +33,7 @@ use crate::admin::socket;
 use crate::net::certificates::reload as certificate_files;
 use crate::net::link_keys::reload as link_key_files;
 use crate::net::shutdown::{self, Stopper};
+use crate::proto::tunnel::{GoAway, GoAwayReason};
 use crate::store::sqlite::{Store, StoreError};
 use crate::telemetry::readiness;
 
@@ -41,14 +43,12 @@ use self::policy::PolicySource;
 pub use self::settings::{ConnectorSettings, Every, SettingsError};
 pub use self::space::Probe;
 
-/// Inputs that may wait for the desk before their senders are held back.
-const INPUT_DEPTH: usize = 4096;
-
 /// A running connector.
 #[derive(Debug)]
 pub struct Connector {
     agents: SocketAddr,
     source: admin::Source,
+    drain: Duration,
     tasks: JoinSet<()>,
     stopper: Stopper,
 }
@@ -87,7 +87,7 @@ impl Connector {
         })?;
         let incarnation = snapshot.incarnation;
         let (desk, first) = desk::Desk::restore(snapshot, settings.desk, settings.outside, desk_task::now());
-        let (inputs, input) = mpsc::channel::<Input>(INPUT_DEPTH);
+        let (inputs, input) = mpsc::channel::<Input>(settings.desk_queue);
 
         let (keeper, exchange) = Keeper::new(settings.relays.credentials.clone(), settings.tunnel_files, settings.ca);
         let policy = PolicySource::new(Arc::clone(&settings.link_keys), settings.claims, settings.denied);
@@ -111,7 +111,7 @@ impl Connector {
             tasks.spawn(socket::serve(listener, source.clone(), stop));
         }
         readiness::notify("READY=1");
-        Ok(Self { agents: address, source, tasks, stopper })
+        Ok(Self { agents: address, source, drain: settings.drain, tasks, stopper })
     }
 
     /// Where agents connect.
@@ -124,9 +124,27 @@ impl Connector {
         self.source.status().await
     }
 
+    /// Takes its leave: tells every relay, takes no new sessions, and goes on with those that stand until the last has ended or the
+    /// configured time is over. May be dropped; `shutdown` follows in any case.
+    pub async fn drain(&mut self) {
+        readiness::stopping(self.drain);
+        tracing::info!(within_ms = self.drain.as_millis(), "draining");
+        let goaway = GoAway { reason: GoAwayReason::Stopping, deadline: self.drain, alternates: Vec::new() };
+        let Self { source: admin::Source { links, inputs, tunnels, .. }, drain, .. } = self;
+        let over = async {
+            links.drain(&goaway).await;
+            // A desk that has ended takes no sessions either.
+            drop(inputs.send(Input::Leave).await);
+            drop(tunnels.wait_for(|tunnels| tunnels.iter().all(|tunnel| tunnel.channels == 0)).await);
+        };
+        if tokio::time::timeout(*drain, over).await.is_err() {
+            tracing::info!("the time to drain is over; sessions that are left go on when the connector is back");
+        }
+    }
+
     /// Stops: agents are told, the store takes what waits, tasks end.
     pub async fn shutdown(mut self) {
-        readiness::notify("STOPPING=1");
+        readiness::stopping(Duration::ZERO);
         self.stopper.stop();
         while let Some(ended) = self.tasks.join_next().await {
             if let Err(fault) = ended {

@@ -18,6 +18,7 @@ pub mod issuer_named;
 pub mod link_keys;
 pub mod listener;
 pub mod negotiate;
+pub mod process_memory;
 pub mod proxy_protocol;
 pub mod quic;
 pub mod shutdown;

@@ -20,6 +20,7 @@ pub mod setup;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio::sync::watch;
@@ -33,18 +34,19 @@ use crate::net::certificates::reload as certificate_files;
 use crate::net::link_keys::reload as link_key_files;
 use crate::net::negotiate::Terms;
 use crate::net::shutdown::{self, Stopper};
+use crate::proto::tunnel::{GoAway, GoAwayReason};
 use crate::proto::xmpp::negotiation::NegotiationSettings;
 use crate::telemetry::readiness;
 
 use self::admin::{RelayStatus, StatusSource};
 use self::attach::TunnelOwner;
-use self::connection::Shared;
+use self::connection::{Shared, Until};
 use self::counters::Counters;
 use self::door::Door;
 use self::policies::Policies;
 use self::refusal_log::RefusalLog;
 use self::reload::{Reload, Reloaded};
-use self::settings::RelaySettings;
+use self::settings::{Leave, RelaySettings};
 
 /// A running relay.
 #[derive(Debug)]
@@ -52,8 +54,14 @@ pub struct Relay {
     clients: Vec<SocketAddr>,
     tunnel: Option<SocketAddr>,
     status: StatusSource,
+    /// Said first: no new customers.
+    close: Stopper,
+    /// Said last.
     stop: Stopper,
+    /// Those who accept customers; each ends with the last of them.
+    listeners: JoinSet<()>,
     tasks: JoinSet<()>,
+    leave: Leave,
     acceptor: Option<Carriers>,
 }
 
@@ -88,11 +96,13 @@ impl Relay {
         let lists = vec![("client", Arc::clone(&settings.access.client)), ("tunnel", Arc::clone(&settings.access.tunnel))];
         let reload = Arc::new(Reload::new(settings.access, settings.file));
         let (stop, stopped) = shutdown::pair();
-        let mut tasks = JoinSet::new();
+        let (close, closed) = shutdown::pair();
+        let (mut listeners, mut tasks) = (JoinSet::new(), JoinSet::new());
         let mut clients = Vec::new();
         for listener in settings.clients {
             clients.push(listener.local_addr().context("the customers' listening socket")?);
-            tasks.spawn(listener::listen(listener, Arc::clone(&shared), tunnels.clone(), stopped.clone()));
+            let until = Until { closed: closed.clone(), stopped: stopped.clone() };
+            listeners.spawn(listener::listen(listener, Arc::clone(&shared), tunnels.clone(), until));
         }
         let (board, certificates) = watch::channel(Vec::new());
         let status = StatusSource { tunnels, counters, started: Instant::now(), certificates, reload };
@@ -109,16 +119,35 @@ impl Relay {
         tasks.spawn(certificate_files::run(settings.shown, settings.look_every, board, stopped));
         tasks.spawn(owner.run());
         readiness::notify("READY=1");
-        Ok(Self { clients, tunnel: settings.tunnel_address, status, stop, tasks, acceptor: settings.acceptor })
+        let (tunnel, leave, acceptor) = (settings.tunnel_address, settings.leave, settings.acceptor);
+        Ok(Self { clients, tunnel, status, close, stop, listeners, tasks, leave, acceptor })
+    }
+
+    /// Takes its leave: tells every connector, takes no new customers, and serves those who are here until the last has gone or the
+    /// configured time is over. May be dropped; `stop` follows in any case.
+    pub async fn drain(&mut self) {
+        let Leave { within, alternates } = &self.leave;
+        readiness::stopping(*within);
+        let goaway = GoAway { reason: GoAwayReason::Stopping, deadline: *within, alternates: alternates.clone() };
+        self.status.tunnels.drain(goaway).await;
+        self.close.stop();
+        let sessions = self.status.counters.snapshot().sessions;
+        tracing::info!(sessions, within_ms = within.as_millis(), "draining");
+        let left = async { while self.listeners.join_next().await.is_some() {} };
+        if tokio::time::timeout(*within, left).await.is_err() {
+            tracing::info!(sessions = self.status.counters.snapshot().sessions, "the time to drain is over");
+        }
     }
 
     /// Ends every stream with a word, lets the tunnels' last frames leave, and awaits every task.
     pub async fn stop(self) {
-        readiness::notify("STOPPING=1");
-        let Self { clients: _, tunnel: _, status, stop, mut tasks, acceptor } = self;
+        readiness::stopping(Duration::ZERO);
+        let Self { clients: _, tunnel: _, status, close, stop, mut listeners, mut tasks, leave: _, acceptor } = self;
+        close.stop();
         stop.stop();
         // The tunnels' owner ends once the last handle to it is gone.
         drop(status);
+        while listeners.join_next().await.is_some() {}
         while tasks.join_next().await.is_some() {}
         if let Some(acceptor) = acceptor {
             acceptor.shutdown().await;

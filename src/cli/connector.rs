@@ -27,7 +27,7 @@ enum Verb {
     Enroll(enroll::Args),
 }
 
-/// Runs the connector until it is told to stop (SIGTERM, SIGINT).
+/// Runs the connector until it is told to stop (SIGTERM, SIGINT): it then takes its leave; told once more, it ends at once.
 ///
 /// # Errors
 /// It could not start, or had to stop.
@@ -40,13 +40,20 @@ pub fn run(args: Args) -> Result<(), Failure> {
     runtime::log(&config.log)?;
     let mut inherited = Inherited::from_env().map_err(Failure::runtime)?;
     runtime::block_on(runtime::Cores::BesideStore, async {
+        let mut signals = runtime::StopSignals::listen()?;
         let settings = ConnectorSettings::from_config(&config, &accounts, &mut inherited).map_err(Failure::runtime)?;
         let mut connector = Connector::start(settings).await.map_err(Failure::runtime)?;
         tracing::info!(agents = %connector.agents_addr(), "connector started");
         let stopped = tokio::select! {
-            signal = runtime::stop_signal() => signal,
+            () = signals.next() => Ok(()),
             () = connector.failed() => Err(Failure::runtime("a part of the connector failed; the log says which")),
         };
+        if stopped.is_ok() {
+            tokio::select! {
+                () = connector.drain() => {}
+                () = signals.next() => {}
+            }
+        }
         connector.shutdown().await;
         stopped
     })

@@ -21,7 +21,8 @@ pub struct Args {
     pub config: PathBuf,
 }
 
-/// Runs the relay until it is told to stop (SIGTERM, SIGINT). SIGHUP makes it read its configuration again.
+/// Runs the relay until it is told to stop (SIGTERM, SIGINT): it then takes its leave; told once more, it ends at once. SIGHUP makes it
+/// read its configuration again.
 ///
 /// # Errors
 /// It could not start.
@@ -30,16 +31,21 @@ pub fn run(args: Args) -> Result<(), Failure> {
     runtime::log(&config.log)?;
     let mut inherited = Inherited::from_env().map_err(Failure::runtime)?;
     runtime::block_on(runtime::Cores::All, async {
+        let mut signals = runtime::StopSignals::listen()?;
         let mut settings = settings_of(&config, &mut inherited)?;
         settings.file = Some(ConfigFile { running: config, read: Box::new(move || read_again(&args.config)) });
-        let relay = Relay::start(settings)?;
+        let mut relay = Relay::start(settings)?;
         tracing::info!(customers = ?relay.client_addresses(), tunnels = ?relay.tunnel_address(), "relay started");
-        let stopped = tokio::select! {
-            stopped = runtime::stop_signal() => stopped,
-            failure = reload_when_told(&relay) => Err(failure),
-        };
+        tokio::select! {
+            () = signals.next() => {}
+            failure = reload_when_told(&relay) => return Err(failure),
+        }
+        tokio::select! {
+            () = relay.drain() => {}
+            () = signals.next() => {}
+        }
         relay.stop().await;
-        stopped
+        Ok(())
     })
 }
 

@@ -2,13 +2,17 @@
 
 use std::future::Future;
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::Log;
 use crate::telemetry::log;
 
 use super::Failure;
+
+/// How long threads that block outside this program may hold up its end.
+const LEFT_BEHIND: Duration = Duration::from_secs(1);
 
 /// Sets up the log as configured.
 pub(super) fn log(config: &Log) -> Result<(), Failure> {
@@ -32,16 +36,38 @@ pub(super) fn block_on<T>(cores: Cores, work: impl Future<Output = Result<T, Fai
         builder.worker_threads(all.saturating_sub(1).max(1));
     }
     let runtime = builder.enable_all().build();
-    runtime.map_err(|error| Failure::runtime(format!("cannot start: {error}")))?.block_on(work)
+    let runtime = runtime.map_err(|error| Failure::runtime(format!("cannot start: {error}")))?;
+    let done = runtime.block_on(work);
+    // A name that the system is still looking up would hold the process for as long as its resolver likes.
+    runtime.shutdown_timeout(LEFT_BEHIND);
+    done
+}
+
+/// SIGINT and SIGTERM, from the moment when they are listened for: the first asks to take leave, the second to end at once.
+#[derive(Debug)]
+pub(super) struct StopSignals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl StopSignals {
+    /// Listens from now on. Needs a runtime.
+    pub(super) fn listen() -> Result<Self, Failure> {
+        let listen = |kind| signal(kind).map_err(|error| Failure::runtime(format!("cannot listen for signals: {error}")));
+        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
+    }
+
+    /// Waits for the next.
+    pub(super) async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
 }
 
 /// Waits for SIGINT or SIGTERM.
 pub(super) async fn stop_signal() -> Result<(), Failure> {
-    let listen = |kind| signal(kind).map_err(|error| Failure::runtime(format!("cannot listen for signals: {error}")));
-    let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
+    StopSignals::listen()?.next().await;
     Ok(())
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::proxy::{Proxy, TransportChoice};
 use super::reader::{Document, Table};
-use super::relay::check_word;
+use super::relay::{check_alternates, check_word};
+use super::tunnel::Tunnel;
 use super::tunnel_name::is_name;
 use super::{Fault, Issuer, Log, Signers, Tls, TunnelTls};
 use crate::proto::tunnel::policy::MAX_DENIED;
@@ -22,6 +23,8 @@ pub struct ConnectorConfig {
     pub relays: Vec<Relay>,
     /// Certificate and authority of the tunnel.
     pub tunnel_tls: TunnelTls,
+    /// What its tunnels hold, and how long it drains.
+    pub tunnel: Tunnel,
     /// The issuing CA, where certificates are renewed; without it they are the admin's to renew.
     pub ca: Option<Ca>,
     /// Store.
@@ -47,6 +50,8 @@ pub struct ConnectorConfig {
 pub struct Relay {
     /// `HOST:PORT` to dial.
     pub address: String,
+    /// `HOST:PORT` of others with the same name in their certificate, dialled only when this one cannot be reached or names them.
+    pub alternates: Vec<String>,
     /// The name that the relay's certificate must carry.
     pub server_name: String,
     /// Over what the tunnel goes.
@@ -196,6 +201,7 @@ impl ConnectorConfig {
         let admin = root.or("admin", default_admin, "\"/run/outgate-connector/admin.sock\"");
         let relays = Relay::read_all(root);
         let tunnel_tls = root.required_table("tunnel_tls").and_then(|table| TunnelTls::read(&table));
+        let tunnel = read_tunnel(root);
         let ca = root.table("ca").and_then(|table| Ca::read(&table));
         let store = Store::read(root);
         let agents = root.required_table("agents").and_then(|table| AgentsListener::read(&table));
@@ -211,6 +217,7 @@ impl ConnectorConfig {
             admin,
             relays,
             tunnel_tls: tunnel_tls?,
+            tunnel,
             ca,
             store,
             agents: agents?,
@@ -224,6 +231,16 @@ impl ConnectorConfig {
     }
 }
 
+/// Sessions outlive the connector that serves them: it has only to bring to its end what is under way.
+const DEFAULT_TUNNEL: Tunnel = Tunnel { drain: Duration::from_secs(5), replay_memory_mib: None };
+
+fn read_tunnel(root: &Table<'_>) -> Tunnel {
+    let Some(table) = root.table("tunnel") else { return DEFAULT_TUNNEL };
+    let tunnel = Tunnel::read(&table, DEFAULT_TUNNEL);
+    table.finish();
+    tunnel
+}
+
 impl Relay {
     fn read_all(root: &Table<'_>) -> Vec<Self> {
         let tables = root.tables("relay");
@@ -231,16 +248,27 @@ impl Relay {
             root.fault("relay", "no relay to dial".into(), "add a section `[[relay]]` with `address`");
         }
         root.distinct(&tables, "address");
-        tables.iter().filter_map(Self::read).collect()
+        let relays: Vec<_> = tables.iter().filter_map(Self::read).collect();
+        let mut seen: Vec<&str> = relays.iter().map(|relay| relay.address.as_str()).collect();
+        for alternate in relays.iter().flat_map(|relay| &relay.alternates) {
+            if seen.contains(&alternate.as_str()) {
+                let message = format!("the alternate \"{alternate}\" is named already: a relay has one tunnel to this connector");
+                root.fault("relay", message, "name each relay once");
+            }
+            seen.push(alternate);
+        }
+        relays
     }
 
     fn read(table: &Table<'_>) -> Option<Self> {
         let address: Option<String> = table.required("address", "\"relay.example.com:7443\"");
+        let alternates: Vec<String> = table.list("alternates", "\"relay2.example.com:7443\"").unwrap_or_default();
         let server_name: Option<String> = table.optional("server_name", "\"relay.example.com\"");
         let transport = table.or("transport", TransportChoice::default(), "\"auto\"");
         let switch_every = table.or("switch_every", DEFAULT_SWITCH_EVERY, "\"24h\"");
         let proxy = table.table("proxy").map(|proxy| Proxy::read(&proxy));
         table.finish();
+        check_alternates(table, &alternates);
         if transport == TransportChoice::Quic && proxy.is_some() {
             table.fault(
                 "proxy",
@@ -263,7 +291,7 @@ impl Relay {
         let server_name = server_name.unwrap_or_else(|| host.to_owned());
         // A proxy that is wrong has been reported.
         let proxy = proxy.flatten();
-        Some(Self { address, server_name, transport, switch_every, proxy })
+        Some(Self { address, alternates, server_name, transport, switch_every, proxy })
     }
 }
 

@@ -4,10 +4,13 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::connector::host_of;
 use super::proxy::Accepted;
 use super::reader::{Document, Table};
+use super::tunnel::Tunnel;
 use super::value::is_plain_word;
 use super::{Fault, Issuer, Log, Tls, TunnelTls};
+use crate::proto::tunnel::{MAX_ALTERNATE_BYTES, MAX_ALTERNATES};
 
 pub mod access;
 mod grants;
@@ -25,6 +28,10 @@ pub struct RelayConfig {
     pub tls: Tls,
     /// Certificate and authority of the tunnel.
     pub tunnel_tls: TunnelTls,
+    /// What its tunnels hold, and how long it drains.
+    pub tunnel: Tunnel,
+    /// `HOST:PORT` of relays that connectors may dial when this one stops.
+    pub alternates: Vec<String>,
     /// Served domains.
     pub domains: Vec<Domain>,
     /// Who may sign links.
@@ -138,6 +145,7 @@ impl RelayConfig {
         let access = Access::read(root);
         let tls = root.required_table("tls").and_then(|table| Tls::read(&table));
         let tunnel_tls = root.required_table("tunnel_tls").and_then(|table| TunnelTls::read(&table));
+        let (tunnel, alternates) = read_tunnel(root);
         let issuers = Issuer::read_all(root);
         let mut domains = Domain::read_all(root);
         grants::grant(root, &mut domains);
@@ -145,8 +153,22 @@ impl RelayConfig {
         let limits = Limits::read(root);
         let log = Log::read(root);
         root.finish();
-        Some(Self { listen, access, tls: tls?, tunnel_tls: tunnel_tls?, domains, issuers, link, limits, log })
+        Some(Self { listen, access, tls: tls?, tunnel_tls: tunnel_tls?, tunnel, alternates, domains, issuers, link, limits, log })
     }
+}
+
+/// Customers' conversations end with the relay that carries them: those under way get time to come to their end, less than a
+/// service manager waits (90 s) before it kills.
+const DEFAULT_TUNNEL: Tunnel = Tunnel { drain: Duration::from_secs(30), replay_memory_mib: None };
+
+/// `[tunnel]`, with the key that only a relay knows.
+fn read_tunnel(root: &Table<'_>) -> (Tunnel, Vec<String>) {
+    let Some(table) = root.table("tunnel") else { return (DEFAULT_TUNNEL, Vec::new()) };
+    let tunnel = Tunnel::read(&table, DEFAULT_TUNNEL);
+    let alternates = table.list("alternates", "\"relay2.example.com:7443\"").unwrap_or_default();
+    table.finish();
+    check_alternates(&table, &alternates);
+    (tunnel, alternates)
 }
 
 impl Listen {
@@ -273,6 +295,16 @@ impl Limits {
         };
         table.finish();
         limits
+    }
+}
+
+/// Reports what is no list of other addresses.
+pub(super) fn check_alternates(table: &Table<'_>, alternates: &[String]) {
+    if alternates.len() > MAX_ALTERNATES {
+        table.fault("alternates", format!("more than {MAX_ALTERNATES} alternates"), "name those that are most likely to be there");
+    }
+    if let Some(wrong) = alternates.iter().find(|address| address.len() > MAX_ALTERNATE_BYTES || host_of(address).is_none()) {
+        table.fault("alternates", format!("\"{wrong}\" is not HOST:PORT"), "write, for example, \"relay2.example.com:7443\"");
     }
 }
 

@@ -40,6 +40,27 @@ fn a_list_whose_only_element_is_wrong_is_not_also_empty() {
 }
 
 #[test]
+fn absurd_words_about_the_tunnel_are_faults() {
+    let text = RELAY.replace("# drain = \"30s\"", "drain = \"25h\"").replace("# alternates = []", "alternates = [\"relay2\"]");
+    assert_at(
+        &relay_faults(&text),
+        &text,
+        &[
+            ("\"25h\"", "`tunnel.drain` is over a day", "write \"30s\""),
+            ("[\"relay2\"]", "\"relay2\" is not HOST:PORT", "write, for example, \"relay2.example.com:7443\""),
+        ],
+    );
+    let text = RELAY.replace("#   replay_memory_mib = 512", "replay_memory_mib = 8");
+    assert_at(&relay_faults(&text), &text, &[("8\n", "`tunnel.replay_memory_mib` is under 16", "write 512, or leave the line out")]);
+    let text = CONNECTOR.replace("#   replay_memory_mib = 512", "replay_memory_mib = 0");
+    assert_at(&connector_faults(&text), &text, &[("0\n", "0 is out of range", "write, for example, 512")]);
+    let text = CONNECTOR.replace("# drain = \"5s\"", "alternates = [ ]");
+    assert_at(&connector_faults(&text), &text, &[("alternates = [ ]", "unknown key `tunnel.alternates`", "")]);
+    let text = CONNECTOR.replace("# alternates = []", "alternates = [\"relay.example.com:7443\"]");
+    assert!(connector_faults(&text)[0].message.contains("is named already"), "one tunnel to each relay");
+}
+
+#[test]
 fn a_duration_without_a_unit_is_a_fault() {
     let text = RELAY.replace("# leeway = \"30s\"", "leeway = \"30\"");
     assert_at(&relay_faults(&text), &text, &[("\"30\"", "\"30\" is not a duration", "write, for example, \"30s\"")]);

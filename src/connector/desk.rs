@@ -136,6 +136,8 @@ pub struct Desk {
     channels: HashMap<(RelayIndex, ChannelId), SessionId>,
     revoked: Revoked,
     relay_doors: HashMap<RelayIndex, RelayDoor>,
+    /// Whether the connector is about to stop.
+    is_leaving: bool,
     /// Whether the store's disk is too full for new sessions.
     is_store_low: bool,
     link_uses: HashMap<[u8; 32], LinkUses>,
@@ -171,6 +173,7 @@ impl Desk {
             Input::AgentClosed { stream } => self.agent_closed(stream),
             Input::Revoke { ask, revocation } => self.revoke(ask, &revocation),
             Input::Space(space) => self.is_store_low = self.door.space.is_undercut(space),
+            Input::Leave => self.is_leaving = true,
             Input::Timeout => {}
         }
         self.fire_timers();

@@ -1,12 +1,13 @@
-//! One task for each relay: it dials, owns the tunnel's end, and passes commands and events between the desk and the carrier.
+//! One task for each relay and each of its alternates: it dials, owns the tunnel's end, and passes commands and events between the desk and the carrier.
 //!
 //! ```text
 //! preference (which transport first) ─▶ race (one round of dials) ─▶ ways (sockets) ─▶ carriers ─▶ link (the task) ⇄ the end
 //!       ▲ won, lost, failed                    ▲ lookup (the relay's addresses)
 //!       └────────────────── pace (when to begin the next round) ◀───────────────────────── link
 //! ```
-//! `preference`, `race` and `pace` decide and are pure; the others do.
+//! `preference`, `race` and `pace` decide and are pure; the others do. `standby` tells the links of alternates when to dial.
 
+mod backlog;
 mod certificates;
 mod link;
 mod lookup;
@@ -14,13 +15,14 @@ mod pace;
 mod preference;
 mod race;
 pub mod reach;
+mod standby;
 mod ways;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::config::proxy::{Proxy, TransportChoice};
@@ -28,7 +30,7 @@ use crate::net::carrier::Carriers;
 use crate::net::certificates::Live;
 use crate::net::shutdown::Stop;
 use crate::proto::tunnel::certificate::CertificateAnswer;
-use crate::proto::tunnel::{self, ConnectorCommand, ConnectorEnd};
+use crate::proto::tunnel::{self, ConnectorCommand, ConnectorEnd, GoAway};
 
 use self::certificates::CertificateLink;
 use self::link::Link;
@@ -43,10 +45,12 @@ use super::policy::PolicySource;
 const COMMAND_DEPTH: usize = 4096;
 
 /// A relay to dial.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct RelayAddress {
     /// `HOST:PORT`.
     pub address: String,
+    /// `HOST:PORT` of those that are dialled only while this one cannot be reached, or when it stops and names them.
+    pub alternates: Vec<String>,
     /// The name that its certificate must carry.
     pub server_name: String,
     /// Over what the tunnel goes.
@@ -77,8 +81,12 @@ pub struct RelaySettings {
 pub struct TunnelStatus {
     /// The relay's address.
     pub relay: String,
+    /// Whether it is dialled only in another's stead.
+    pub standby: bool,
     /// Whether a carrier is attached.
     pub attached: bool,
+    /// Whether the relay has said that it stops.
+    pub leaving: bool,
     /// What carries the tunnel now: "quic", "tls", "tls through an http proxy", "tls through a socks5 proxy".
     pub transport: Option<String>,
     /// Why the last carrier ended, or the relay could not be reached.
@@ -115,6 +123,8 @@ pub struct Links(Arc<[mpsc::Sender<Request>]>);
 #[derive(Debug)]
 enum Request {
     Command(ConnectorCommand),
+    /// Say that this connector is about to stop; answered once the status is that of now.
+    Drain(GoAway, oneshot::Sender<()>),
     /// Close the carrier abruptly and dial again.
     Reattach,
     /// Answer the relay's request for a certificate.
@@ -138,6 +148,15 @@ impl Links {
         }
     }
 
+    /// Tells every relay that this connector is about to stop. The status of each is up to date then.
+    pub(super) async fn drain(&self, goaway: &GoAway) {
+        for link in self.0.iter() {
+            let (told, heard) = oneshot::channel();
+            let _stopped = link.send(Request::Drain(goaway.clone(), told)).await;
+            let _told_or_stopped = heard.await;
+        }
+    }
+
     /// Cuts every carrier and dials anew.
     pub(super) async fn reattach(&self) {
         for link in self.0.iter() {
@@ -146,7 +165,7 @@ impl Links {
     }
 }
 
-/// Starts a task for each relay.
+/// Starts a task for each relay, and for each of its alternates.
 pub(super) fn start(
     tasks: &mut JoinSet<()>,
     settings: RelaySettings,
@@ -156,10 +175,15 @@ pub(super) fn start(
     exchange: &Exchange,
     stop: &Stop,
 ) -> Result<(Links, watch::Receiver<Vec<TunnelStatus>>), String> {
-    let statuses = settings.relays.iter().map(|relay| TunnelStatus { relay: relay.address.clone(), ..TunnelStatus::default() }).collect();
-    let (status, statuses) = watch::channel(statuses);
+    let relays = standby::with_standbys(settings.relays);
+    let statuses = relays.iter().map(|(relay, duty)| TunnelStatus {
+        relay: relay.address.clone(),
+        standby: duty.is_standby(),
+        ..TunnelStatus::default()
+    });
+    let (status, statuses) = watch::channel(statuses.collect());
     let mut links = Vec::new();
-    for (index, relay) in settings.relays.into_iter().enumerate() {
+    for (index, (relay, duty)) in relays.into_iter().enumerate() {
         let index = u16::try_from(index).map_err(|_| "too many relays".to_owned())?;
         let (link, requests) = mpsc::channel(COMMAND_DEPTH);
         let (mut carriers, carrier_inputs) = Carriers::new();
@@ -167,7 +191,7 @@ pub(super) fn start(
         let ways = Ways::new(settings.credentials.clone(), &relay).map_err(|error| error.to_string())?;
         let certificates = CertificateLink::new(RelayIndex(index), exchange.clone());
         let end = ConnectorEnd::new(settings.tunnel.clone(), incarnation);
-        let task = Link::new(RelayIndex(index), relay, end, carriers, ways, certificates, status.clone());
+        let task = Link::new(RelayIndex(index), (relay, duty), end, carriers, ways, certificates, status.clone());
         tasks.spawn(task.run(carrier_inputs, requests, inputs.clone(), policy.latest(), stop.clone()));
         links.push(link);
     }

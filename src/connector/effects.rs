@@ -111,7 +111,9 @@ pub(super) struct Ways {
 /// which takes commands whatever else goes on.
 pub(super) fn dispatch(effects: Vec<Effect>, ways: &Ways) {
     let Ways { legs, links, policy, asks } = ways;
+    let mut writes = Writes::default();
     for effect in effects {
+        writes.flush_before(&effect, legs);
         match effect {
             Effect::Tunnel { relay, command } => {
                 trace(&command);
@@ -119,7 +121,7 @@ pub(super) fn dispatch(effects: Vec<Effect>, ways: &Ways) {
             }
             Effect::AgentWrite { stream, xml } => {
                 tracing::trace!(target: HOP, "connector: committed; a stanza goes to the agent's client");
-                legs.tell(stream, LegCommand::Write(xml));
+                writes.add(stream, xml);
             }
             Effect::AgentRead { stream, is_wanted } => legs.tell(stream, LegCommand::Read { is_wanted }),
             Effect::AgentClose { stream, condition, text } => legs.tell(stream, LegCommand::Close { condition, text }),
@@ -129,6 +131,41 @@ pub(super) fn dispatch(effects: Vec<Effect>, ways: &Ways) {
             Effect::Door(DoorEffect::Revoked(revoked)) => policy.set_revoked(revoked),
             Effect::Door(DoorEffect::Answer { ask, done }) => asks.answer(ask, done),
             Effect::Door(DoorEffect::Admitted(place)) => drop(place),
+        }
+    }
+    writes.flush(legs);
+}
+
+/// What one release writes to each agent's client, in one piece: after a store has stalled that may be more stanzas than commands may wait.
+#[derive(Debug, Default)]
+struct Writes(Vec<(StreamHandle, String)>);
+
+impl Writes {
+    fn add(&mut self, stream: StreamHandle, xml: String) {
+        match self.0.iter_mut().find(|(other, _)| *other == stream) {
+            Some((_, written)) => written.push_str(&xml),
+            None => self.0.push((stream, xml)),
+        }
+    }
+
+    /// What else a connection is told keeps its place among what is written.
+    fn flush_before(&mut self, effect: &Effect, legs: &Legs) {
+        let (Effect::AgentRead { stream, .. }
+        | Effect::AgentClose { stream, .. }
+        | Effect::AgentResumed { stream, .. }
+        | Effect::AgentResumeRefused { stream }) = effect
+        else {
+            return;
+        };
+        if let Some(place) = self.0.iter().position(|(other, _)| other == stream) {
+            let (stream, xml) = self.0.swap_remove(place);
+            legs.tell(stream, LegCommand::Write(xml));
+        }
+    }
+
+    fn flush(self, legs: &Legs) {
+        for (stream, xml) in self.0 {
+            legs.tell(stream, LegCommand::Write(xml));
         }
     }
 }

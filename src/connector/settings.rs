@@ -20,8 +20,10 @@ use crate::net::inherited::{InheritError, Inherited};
 use crate::net::link_keys::{LinkKeyFileError, LinkKeyFiles, reload};
 use crate::net::listener::Listener;
 use crate::net::negotiate::Terms;
+use crate::net::process_memory::{TooMuch, replay_memory};
 use crate::net::quic::Credentials;
 use crate::net::tls::Acceptor;
+use crate::net::wall_clock::unix_millis;
 use crate::proto::tunnel;
 use crate::proto::tunnel::policy::QueueClaim;
 use crate::proto::xmpp::negotiation::{Mechanism, NegotiationSettings};
@@ -35,6 +37,9 @@ use super::space::{self, Probe};
 
 /// How far the clocks of a link's issuer and this host may differ.
 const LEEWAY: Duration = Duration::from_secs(30);
+
+/// Inputs that may wait for the desk.
+const DESK_QUEUE: usize = 4096;
 
 /// Login attempts on one stream.
 const ATTEMPTS: u8 = 3;
@@ -55,6 +60,8 @@ pub struct ConnectorSettings {
     pub denied: Vec<Denial>,
     /// Queues and agents.
     pub desk: DeskConfig,
+    /// Inputs that may wait for the desk before their senders are held back.
+    pub desk_queue: usize,
     /// What the desk cannot do by itself.
     pub outside: Outside,
     /// The relays.
@@ -69,6 +76,8 @@ pub struct ConnectorSettings {
     pub tunnel_files: TunnelTls,
     /// The issuing CA, if there is one to ask.
     pub ca: Option<IssuingCa>,
+    /// How long a connector that is told to stop goes on with what stands.
+    pub drain: Duration,
     /// The certificates whose files are watched.
     pub shown: Vec<Shown>,
     /// How often those files are looked at.
@@ -111,6 +120,9 @@ pub enum SettingsError {
     /// TLS does not take the certificate.
     #[error("the agents' listener cannot use its certificate: {0}")]
     Tls(String),
+    /// The replay memory.
+    #[error(transparent)]
+    Memory(#[from] TooMuch),
     /// The issuing CA's address.
     #[error("`ca.url = \"{0}\"` is not https://HOST:PORT")]
     Ca(String),
@@ -140,12 +152,14 @@ impl ConnectorSettings {
     /// The first file or socket that cannot be used.
     pub fn from_config(config: &ConnectorConfig, accounts: &AgentsConfig, inherited: &mut Inherited) -> Result<Self, SettingsError> {
         let credentials = credentials(&config.tunnel_tls)?;
+        let replay_memory = replay_memory(config.tunnel.replay_memory_mib)?;
         let listener = load(&config.agents.tls.certificate, &config.agents.tls.key)?;
         warn(&listener.warnings);
         let tls = Arc::new(Acceptor::new(listener.chain, listener.key).map_err(|error| SettingsError::Tls(error.to_string()))?);
         let link_keys = Arc::new(LinkKeyFiles::open(&config.issuers)?);
         let relays = config.relays.iter().map(|relay| RelayAddress {
             address: relay.address.clone(),
+            alternates: relay.alternates.clone(),
             server_name: relay.server_name.clone(),
             transport: relay.transport,
             switch_every: relay.switch_every,
@@ -161,17 +175,19 @@ impl ConnectorSettings {
             claims: config.queues.iter().map(claim).collect(),
             denied: denied(config),
             desk: desk(config, accounts),
+            desk_queue: DESK_QUEUE,
             outside: Outside { verify_link: verifier(&link_keys), entropy: Box::new(entropy::sixteen) },
             relays: RelaySettings {
                 relays: relays.collect(),
                 credentials: credentials.clone(),
-                tunnel: tunnel::Settings { node: config.name.clone(), ..tunnel::Settings::default() },
+                tunnel: tunnel::Settings { node: config.name.clone(), replay_memory, clock: unix_millis, ..tunnel::Settings::default() },
             },
             agents_listener: agents_listener(config.agents.listen, inherited)?,
             agents: door(config, accounts, Arc::clone(&tls))?,
             admin: Some(socket::open(&config.admin, inherited)?),
             tunnel_files: config.tunnel_tls.clone(),
             ca: config.ca.as_ref().map(issuing_ca).transpose()?,
+            drain: config.tunnel.drain,
             shown: vec![Shown::Tunnel(credentials, config.tunnel_tls.clone()), Shown::People("agents", tls, config.agents.tls.clone())],
             look_every: LOOK_EVERY,
         })

@@ -164,7 +164,7 @@ impl Carriers {
         (Self { tasks: JoinSet::new(), owner }, queue)
     }
 
-    /// Ends a carrier as soon as `trust` says that its peer's certificate is revoked. Say it before the first carrier.
+    /// Ends a carrier as soon as `trust` says that its peer's certificate is revoked or has expired. Say it before the first carrier.
     pub fn trust(&mut self, trust: Live) {
         self.owner.trust = Some(trust);
     }
@@ -274,10 +274,10 @@ impl Owner {
         CarrierId(self.ids.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Waits until the peer's certificate is revoked, which may be never.
-    async fn revoked(&self, peer: &CertificateDer<'_>) -> DialFault {
+    /// Waits until the peer's certificate holds no more, which may be never.
+    async fn trust_is_over(&self, peer: &CertificateDer<'_>) -> DialFault {
         match &self.trust {
-            Some(trust) => DialFault::new(Cause::Broken, trust.revoked(peer).await),
+            Some(trust) => DialFault::new(Cause::Broken, trust.over(peer).await),
             None => std::future::pending().await,
         }
     }
@@ -426,7 +426,7 @@ async fn serve(standing: Standing, carrier: CarrierId, owner: Owner) {
     let ended = tokio::select! {
         ended = pumped => ended,
         // A pump that is dropped lets go of its connection, which closes it.
-        ended = owner.revoked(&peer) => ended,
+        ended = owner.trust_is_over(&peer) => ended,
         ended = owner.denied(address) => ended,
     };
     owner.lost(carrier, ended).await;

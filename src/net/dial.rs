@@ -81,7 +81,7 @@ pub(super) async fn reach(route: &Route) -> Result<TcpStream, DialFault> {
     match route {
         Route::Direct(address) => connect(*address).await.map_err(|fault| DialFault::of_socket("TCP", &fault)),
         Route::Proxied { proxy, relay } => {
-            let credentials = credentials_of(proxy).map_err(|why| DialFault::new(Cause::Configuration, why))?;
+            let credentials = credentials_aside(proxy).await.map_err(|why| DialFault::new(Cause::Configuration, why))?;
             let stream = connect_by_name(&proxy.url.host, proxy.url.port).await?;
             let opening = async {
                 match proxy.url.kind {
@@ -188,6 +188,19 @@ fn split(relay: &str) -> Option<(&str, u16)> {
     let (host, port) = relay.rsplit_once(':')?;
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     Some((bare, port.parse().ok()?))
+}
+
+/// The same beside all else that goes on: a disk, or a file system that is elsewhere, may take its time.
+async fn credentials_aside(proxy: &Proxy) -> Result<Option<ProxyCredentials>, String> {
+    if proxy.credentials_file.is_none() {
+        return Ok(None);
+    }
+    let proxy = proxy.clone();
+    let reading = tokio::task::spawn_blocking(move || credentials_of(&proxy));
+    match timeout(PROXY, reading).await {
+        Ok(Ok(credentials)) => credentials,
+        Ok(Err(_)) | Err(_) => Err("the proxy's credentials file was not read in time".to_owned()),
+    }
 }
 
 /// The credentials in a proxy's file, if it has one. Read at every dial, so that a corrected file counts from the next one on.

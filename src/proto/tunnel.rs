@@ -16,6 +16,7 @@
 
 mod carrier;
 pub mod certificate;
+mod clocks;
 mod connector_end;
 mod credit;
 pub mod event;
@@ -35,8 +36,9 @@ mod scheduler;
 mod wire;
 
 pub use self::carrier::SILENT;
+pub use self::clocks::{CLOCKS_APART, clock_ahead};
 pub use self::connector_end::ConnectorEnd;
-pub use self::goaway::{GoAway, GoAwayReason};
+pub use self::goaway::{GoAway, GoAwayReason, MAX_ALTERNATE_BYTES, MAX_ALTERNATES};
 pub use self::governor::Rate;
 pub use self::memory::ReplayMemory;
 pub use self::relay_end::RelayEnd;
@@ -377,6 +379,8 @@ pub struct Settings {
     pub reopen_rate: Rate,
     /// What all tunnels of this process may hold; clones of the settings share it.
     pub replay_memory: ReplayMemory,
+    /// The wall clock in milliseconds since 1970, told in HELLO; 0 tells nothing.
+    pub clock: fn() -> u64,
     /// Protocol versions spoken.
     pub versions: RangeInclusive<u32>,
 }
@@ -396,6 +400,7 @@ impl Default for Settings {
             attach_rate: Rate { per_second: 50, burst: 100 },
             reopen_rate: Rate { per_second: 1000, burst: 256 },
             replay_memory: ReplayMemory::default(),
+            clock: || 0,
             versions: 1..=1,
         }
     }

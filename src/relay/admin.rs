@@ -47,6 +47,8 @@ pub struct TunnelStatus {
     pub is_attached: bool,
     /// What carries it now: "quic" or "tls".
     pub transport: Option<&'static str>,
+    /// Whether it has said that it stops.
+    pub is_leaving: bool,
     /// Why its last carrier ended.
     pub last_end: Option<String>,
     /// Its epoch.
@@ -79,23 +81,23 @@ pub(super) struct StatusSource {
 
 impl StatusSource {
     pub(super) async fn status(&self) -> RelayStatus {
-        let tunnels =
-            self.tunnels.stats().await.into_iter().map(|TunnelState { identity, stats, transport, last_end, policy_version, pushed }| {
-                TunnelStatus {
-                    identity: identity.0,
-                    is_attached: transport.is_some(),
-                    transport: transport.map(Transport::as_str),
-                    last_end,
-                    policy_version,
-                    policy: pushed,
-                    epoch: stats.epoch,
-                    attached: stats.attached,
-                    replayed: stats.replayed,
-                    duplicates: stats.duplicates,
-                    channels: stats.channels,
-                    held_bytes: stats.held_bytes,
-                }
-            });
+        let tunnels = self.tunnels.stats().await.into_iter().map(
+            |TunnelState { identity, stats, transport, is_leaving, last_end, policy_version, pushed }| TunnelStatus {
+                identity: identity.0,
+                is_attached: transport.is_some(),
+                transport: transport.map(Transport::as_str),
+                is_leaving,
+                last_end,
+                policy_version,
+                policy: pushed,
+                epoch: stats.epoch,
+                attached: stats.attached,
+                replayed: stats.replayed,
+                duplicates: stats.duplicates,
+                channels: stats.channels,
+                held_bytes: stats.held_bytes,
+            },
+        );
         RelayStatus {
             role: "relay",
             version: env!("CARGO_PKG_VERSION"),

@@ -18,7 +18,8 @@ use crate::net::carrier::{CarrierInput, Lanes, Transport, Writable};
 use crate::net::entropy;
 use crate::proto::tunnel::policy::{PolicyNews, PolicyVerdict};
 use crate::proto::tunnel::{
-    self, Admission, CarrierId, CheckId, Fin, Identity, Open, RefusalCode, RelayCommand, RelayEnd, RelayEvent, SessionKey, TunnelStats,
+    self, Admission, CarrierId, CheckId, Fin, GoAway, GoAwayReason, Identity, Open, RefusalCode, RelayCommand, RelayEnd, RelayEvent,
+    SessionKey, TunnelStats,
 };
 use crate::session::CloseReason;
 
@@ -69,6 +70,8 @@ pub struct TunnelOwner {
     certificates: Certificates,
     /// Whose each open carrier is, and what carries it.
     standing: HashMap<CarrierId, (Identity, Transport)>,
+    /// Connectors that have said that they stop.
+    leaving: BTreeSet<Identity>,
     /// Why the last carrier of each connector ended.
     last_ends: BTreeMap<Identity, String>,
 }
@@ -86,6 +89,7 @@ enum Request {
     Command(RelayCommand),
     Check { identity: Identity, admission: Box<Admission>, reply: oneshot::Sender<Verdict> },
     Certificates(certificates::Request),
+    Drain(GoAway),
     Stats(oneshot::Sender<Vec<TunnelState>>),
 }
 
@@ -98,6 +102,8 @@ pub struct TunnelState {
     pub stats: TunnelStats,
     /// What carries it now, if anything does.
     pub transport: Option<Transport>,
+    /// Whether it has said that it stops.
+    pub is_leaving: bool,
     /// Why its last carrier ended.
     pub last_end: Option<String>,
     /// The version of the policy that stands; 0 for none.
@@ -133,6 +139,7 @@ impl TunnelOwner {
             refusals: RefusalLog::new(),
             certificates: Certificates::default(),
             standing: HashMap::new(),
+            leaving: BTreeSet::new(),
             last_ends: BTreeMap::new(),
         };
         (owner, Tunnels::new(requests_in, attached_out))
@@ -218,6 +225,7 @@ impl TunnelOwner {
                 self.end.handle_command(command, now());
             }
             Request::Certificates(request) => self.certificates.handle(request, &mut self.end, &self.granted, now()),
+            Request::Drain(goaway) => self.end.drain(goaway, now()),
             Request::Check { identity, admission, reply } => self.check(identity, admission, reply),
             Request::Stats(reply) => {
                 let state = |(identity, stats)| {
@@ -226,7 +234,8 @@ impl TunnelOwner {
                     let last_end = self.last_ends.get(&identity).cloned();
                     let policy_version = self.end.policy_version(&identity);
                     let pushed = self.policies.of(&identity).map(|pushed| pushed.counts()).unwrap_or_default();
-                    TunnelState { identity, stats, transport, last_end, policy_version, pushed }
+                    let is_leaving = self.leaving.contains(&identity);
+                    TunnelState { identity, stats, transport, is_leaving, last_end, policy_version, pushed }
                 };
                 // The asker may have given up.
                 let _unheard = reply.send(self.end.stats().into_iter().map(state).collect());
@@ -252,6 +261,10 @@ impl TunnelOwner {
         while let Some(news) = self.end.poll_policy() {
             self.handle_policy(news);
         }
+        if let Some((identity, ahead_seconds)) = self.end.poll_clock() {
+            self.counters.count("clock-differs");
+            tracing::warn!(identity = %identity.0, ahead_seconds, "the connector's clock differs from ours: set both right (NTP)");
+        }
         while let Some(event) = self.end.poll_event() {
             match &event {
                 RelayEvent::OpenOk { session }
@@ -266,6 +279,9 @@ impl TunnelOwner {
                 RelayEvent::TunnelUp { .. } | RelayEvent::TunnelDetached { .. } => self.handle_attachment(&event),
                 RelayEvent::GoAway { identity, goaway } => {
                     tracing::info!(identity = %identity.0, ?goaway, "the connector is about to go");
+                    if goaway.reason == GoAwayReason::Stopping {
+                        self.leaving.insert(identity.clone());
+                    }
                 }
                 RelayEvent::Verdict { .. } => self.answer_check(event),
                 RelayEvent::CloseCarrier { carrier, why } => self.close_carrier(*carrier, why),
@@ -317,9 +333,11 @@ impl TunnelOwner {
         }
     }
 
-    fn handle_attachment(&self, event: &RelayEvent) {
+    fn handle_attachment(&mut self, event: &RelayEvent) {
         if let RelayEvent::TunnelUp { identity, epoch, resumed } = event {
             tracing::info!(identity = %identity.0, epoch, resumed, "tunnel attached");
+            // Whoever still means to go says so again.
+            self.leaving.remove(identity);
             self.attached.send_modify(|attached| {
                 Arc::make_mut(attached).insert(identity.clone());
             });

@@ -42,6 +42,15 @@ pub(super) struct Shared {
     pub(super) access: Watched,
 }
 
+/// How long a relay goes on.
+#[derive(Clone, Debug)]
+pub(super) struct Until {
+    /// It takes no new customers.
+    pub(super) closed: Stop,
+    /// It ends.
+    pub(super) stopped: Stop,
+}
+
 /// The places that a connection takes.
 #[derive(Debug)]
 pub(super) struct Places {
@@ -65,10 +74,11 @@ struct Live {
 }
 
 /// Serves one connection to its end.
-pub(super) async fn serve(shared: Arc<Shared>, tunnels: Tunnels, socket: TcpStream, peer: SocketAddr, places: Places, stop: Stop) {
+pub(super) async fn serve(shared: Arc<Shared>, tunnels: Tunnels, socket: TcpStream, peer: SocketAddr, places: Places, until: Until) {
+    let Until { closed, stopped } = until;
     let Places { connection, before_login } = places;
     let mut ends = Ends { peer, local: None };
-    let mut live = match Box::pin(arrive(&shared, &tunnels, socket, &mut ends, stop.clone())).await {
+    let mut live = match Box::pin(arrive(&shared, &tunnels, socket, &mut ends, closed)).await {
         Ok(live) => live,
         Err(reason) => {
             shared.counters.count(reason);
@@ -78,7 +88,7 @@ pub(super) async fn serve(shared: Arc<Shared>, tunnels: Tunnels, socket: TcpStre
     };
     drop(before_login);
     let session = shared.counters.session();
-    let reason = live.run(&shared, stop).await;
+    let reason = live.run(&shared, stopped).await;
     Box::pin(live.stream.close()).await;
     shared.counters.count(reason);
     tracing::info!(reason, "session ends");

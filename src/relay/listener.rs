@@ -1,15 +1,14 @@
-//! Accepts customers' connections: allow-list and caps first, one owned task each.
+//! Accepts customers' connections: allow-list and caps first, one owned task each. A relay that takes its leave accepts no more and serves
+//! who is here.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use crate::net::listener::Listener;
-use crate::net::shutdown::Stop;
-
 use super::attach::Tunnels;
-use super::connection::{Places, Shared, serve};
+use super::connection::{Places, Shared, Until, serve};
+use crate::net::listener::Listener;
 
 /// How long connections may take to end once the relay stops.
 const LAST_WORDS: Duration = Duration::from_secs(3);
@@ -17,10 +16,10 @@ const LAST_WORDS: Duration = Duration::from_secs(3);
 /// The reason's code of an address that is not allowed.
 pub(super) const DENIED: &str = "address-denied";
 
-/// Accepts until `stop` says so, then ends and awaits every connection.
-pub(super) async fn listen(listener: Listener, shared: Arc<Shared>, tunnels: Tunnels, mut stop: Stop) {
+/// Accepts until `until` says that it is over, awaits the end of every connection, and ends them when the relay stops.
+pub(super) async fn listen(listener: Listener, shared: Arc<Shared>, tunnels: Tunnels, mut until: Until) {
     let mut connections = JoinSet::new();
-    let stop_for_connections = stop.clone();
+    let until_for_connections = until.clone();
     loop {
         tokio::select! {
             (socket, peer) = listener.accept() => {
@@ -31,7 +30,7 @@ pub(super) async fn listen(listener: Listener, shared: Arc<Shared>, tunnels: Tun
                     continue;
                 }
                 let Some(places) = places(&shared) else { continue };
-                let serving = serve(Arc::clone(&shared), tunnels.clone(), socket, peer, places, stop_for_connections.clone());
+                let serving = serve(Arc::clone(&shared), tunnels.clone(), socket, peer, places, until_for_connections.clone());
                 connections.spawn(serving);
             }
             Some(ended) = connections.join_next() => {
@@ -40,10 +39,17 @@ pub(super) async fn listen(listener: Listener, shared: Arc<Shared>, tunnels: Tun
                     tracing::error!(%error, "a connection's task failed");
                 }
             }
-            () = stop.requested() => break,
+            () = until.closed.requested() => break,
         }
     }
+    // A socket that was handed over stays open with whoever handed it over: newcomers wait there for the next process.
     drop(listener);
+    loop {
+        tokio::select! {
+            ended = connections.join_next() => if ended.is_none() { return },
+            () = until.stopped.requested() => break,
+        }
+    }
     let ended = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(LAST_WORDS, ended).await.is_err() {
         connections.shutdown().await;

@@ -74,6 +74,7 @@ fn differing(running: &RelayConfig, read: &RelayConfig) -> Vec<&'static str> {
         ("listen", running.listen != read.listen),
         ("tls", running.tls != read.tls),
         ("tunnel_tls", running.tunnel_tls != read.tunnel_tls),
+        ("tunnel", running.tunnel != read.tunnel || running.alternates != read.alternates),
         ("domain", running.domains != read.domains),
         ("issuer", running.issuers != read.issuers),
         ("link", running.link != read.link),

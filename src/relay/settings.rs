@@ -45,6 +45,8 @@ pub struct RelaySettings {
     pub writable: Writable,
     /// Where carriers are accepted, for those who chose port 0.
     pub tunnel_address: Option<SocketAddr>,
+    /// How it takes its leave.
+    pub leave: Leave,
     /// Limits towards customers.
     pub limits: Limits,
     /// The tunnel's times.
@@ -112,6 +114,15 @@ pub struct ConfigFile {
 
 /// Judges a link: the token, the served domain, the time in seconds since the Unix epoch.
 pub type VerifyLink = dyn Fn(&str, &str, u64) -> Result<LinkTerms, LinkRefusal> + Send + Sync;
+
+/// How a relay that is told to stop takes its leave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leave {
+    /// How long those who are here are served on.
+    pub within: Duration,
+    /// `HOST:PORT` of relays that connectors may dial instead.
+    pub alternates: Vec<String>,
+}
 
 /// What customers may cost.
 #[derive(Clone, Copy, Debug)]

@@ -18,13 +18,15 @@ use crate::net::certificates::{Live, finish_pair, load, load_authorities};
 use crate::net::inherited::{Inherited, Origin};
 use crate::net::link_keys::LinkKeyFiles;
 use crate::net::listener::Listener;
+use crate::net::process_memory::replay_memory;
 use crate::net::quic;
 use crate::net::tls::Acceptor;
+use crate::net::wall_clock::unix_millis;
 use crate::proto::tunnel::{self, Identity};
 
 use super::certificates::Keeper;
 use super::client::Idle;
-use super::settings::{AllowLists, Limits, RelaySettings, ServedDomain, ServedQueue, VerifyLink};
+use super::settings::{AllowLists, Leave, Limits, RelaySettings, ServedDomain, ServedQueue, VerifyLink};
 
 /// Ports tried where any will do and one is wanted that is free for UDP and TCP.
 const PORT_TRIES: usize = 16;
@@ -35,6 +37,7 @@ const PORT_TRIES: usize = 16;
 /// A file cannot be used, or a socket cannot be bound.
 pub fn settings_of(config: &RelayConfig, inherited: &mut Inherited) -> anyhow::Result<RelaySettings> {
     drop(finish_pair(&config.tunnel_tls.certificate, &config.tunnel_tls.key));
+    let replay_memory = replay_memory(config.tunnel.replay_memory_mib)?;
     let tls = load(&config.tls.certificate, &config.tls.key).context("the customers' certificate")?;
     warn_all(&tls.warnings);
     let tunnel_tls = load(&config.tunnel_tls.certificate, &config.tunnel_tls.key).context("the tunnel's certificate")?;
@@ -70,8 +73,9 @@ pub fn settings_of(config: &RelayConfig, inherited: &mut Inherited) -> anyhow::R
         acceptor: Some(acceptor),
         carriers,
         tunnel_address: Some(tunnel_address),
+        leave: Leave { within: config.tunnel.drain, alternates: config.alternates.clone() },
         limits: limits_of(config),
-        tunnel: tunnel::Settings { node: "relay".to_owned(), ..tunnel::Settings::default() },
+        tunnel: tunnel::Settings { node: "relay".to_owned(), replay_memory, clock: unix_millis, ..tunnel::Settings::default() },
         certificates: Some(Keeper { live: credentials.clone(), files: config.tunnel_tls.clone() }),
         shown: vec![Shown::Tunnel(credentials, config.tunnel_tls.clone()), Shown::People("customers", tls, config.tls.clone())],
         look_every: LOOK_EVERY,

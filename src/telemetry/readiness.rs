@@ -2,13 +2,23 @@
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
 
-/// Tells `state` ("READY=1", "STOPPING=1") to the socket that `NOTIFY_SOCKET` names, if any.
+/// From the end of a drain to the end of the process, at most.
+const LAST_WORDS: Duration = Duration::from_secs(20);
+
+/// Tells `state` ("READY=1") to the socket that `NOTIFY_SOCKET` names, if any.
 pub fn notify(state: &str) {
     let Ok(name) = std::env::var("NOTIFY_SOCKET") else { return };
     if let Err(error) = send(&name, state) {
         tracing::warn!(%error, "readiness could not be told");
     }
+}
+
+/// Tells that the process stops, within this time and some more for its last words: a service manager whose own limit is shorter waits so
+/// long before it kills.
+pub fn stopping(within: Duration) {
+    notify(&format!("STOPPING=1\nEXTEND_TIMEOUT_USEC={}", (within + LAST_WORDS).as_micros()));
 }
 
 fn send(name: &str, state: &str) -> std::io::Result<()> {

@@ -6,6 +6,7 @@
 //! the faults of which none ran. A test elsewhere that plays a fault is named `fault_NN…`, or adds its line with [`proven`].
 
 mod clients;
+mod drain;
 mod herd;
 mod sides;
 mod soak;

@@ -15,5 +15,6 @@ mod net;
 mod reach;
 mod relay;
 mod setup;
+mod signals;
 mod sim;
 mod trust;

@@ -116,6 +116,32 @@ async fn a_foreign_ca_an_expired_certificate_and_a_wrong_clock_are_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_that_differs_is_told_by_both_sides_and_is_no_failure() {
+    let place = Place::start_with(|settings| settings.clock = an_hour_ahead);
+    let found = place.look(&Plan::default()).await;
+    let clock = line(&found, "clock");
+    assert!(found.works && clock.status == Status::Warning, "{found:#?}");
+    assert!(clock.found.contains("behind the relay's") && clock.remedy.is_some(), "{clock:?}");
+    let plan = Plan::default();
+    let settings = site::connector_settings(place.home.path(), &plan, place.wire.addr(), "127.0.0.1:0");
+    let connector = outgate::connector::Connector::start(settings).await.unwrap();
+    let counted = async || place.relay.status().await.counts.reasons.get("clock-differs").copied().unwrap_or(0) > 0;
+    let waiting = async {
+        while !counted().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(30), waiting).await.is_ok(), "the relay counts it");
+    connector.shutdown().await;
+    let well = Place::start(1..=1);
+    assert_eq!(line(&well.look(&Plan::default()).await, "clock").status, Status::Ok);
+}
+
+fn an_hour_ahead() -> u64 {
+    outgate::net::wall_clock::unix_millis() + 3_600_000
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_relay_of_another_version_is_told() {
     let place = Place::start(7..=8);
     let found = place.look(&Plan::default()).await;
@@ -143,19 +169,23 @@ async fn a_narrow_path_is_told_and_is_no_failure() {
 struct Place {
     wire: Wire,
     home: TempDir,
-    _relay: Relay,
+    relay: Relay,
 }
 
 impl Place {
     fn start(versions: std::ops::RangeInclusive<u32>) -> Self {
+        Self::start_with(|settings| settings.versions = versions)
+    }
+
+    fn start_with(change: impl FnOnce(&mut outgate::proto::tunnel::Settings)) -> Self {
         let home = TempDir::new().unwrap();
         drop(site::certificates(home.path()));
         std::fs::write(home.path().join("agents.toml"), site::accounts()).unwrap();
         let config = RelayConfig::parse(&home.path().join("relay.toml"), &site::relay_toml(&Plan::default())).unwrap();
         let mut settings = settings_of(&config, &mut Inherited::none()).unwrap();
-        settings.tunnel.versions = versions;
+        change(&mut settings.tunnel);
         let relay = Relay::start(settings).unwrap();
-        Self { wire: Wire::to(relay.tunnel_address().unwrap()), home, _relay: relay }
+        Self { wire: Wire::to(relay.tunnel_address().unwrap()), home, relay }
     }
 
     fn config(&self, plan: &Plan) -> ConnectorConfig {

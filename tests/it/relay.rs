@@ -11,7 +11,7 @@ use outgate::net::allow_files::AllowFiles;
 use outgate::net::listener::Listener;
 use outgate::proto::tunnel::{self, Identity, RefusalCode};
 use outgate::relay::Relay;
-use outgate::relay::settings::{AllowLists, Limits, RelaySettings, ServedDomain, ServedQueue};
+use outgate::relay::settings::{AllowLists, Leave, Limits, RelaySettings, ServedDomain, ServedQueue};
 use outgate::session::CloseReason;
 use tokio::net::UnixStream;
 
@@ -266,6 +266,7 @@ impl Rig {
             carriers,
             writable,
             tunnel_address: None,
+            leave: Leave { within: Duration::ZERO, alternates: Vec::new() },
             limits,
             tunnel: tunnel::Settings::default(),
             certificates: None,

@@ -29,7 +29,7 @@ pub(super) struct Refusal {
 impl Desk {
     /// Judges a CHECK: nothing is counted but the question itself.
     pub(super) fn check(&mut self, relay: RelayIndex, admission: &Admission) -> Result<(), Refusal> {
-        self.has_room()?;
+        self.takes_sessions()?;
         let now = self.now.instant;
         self.relay_door(relay).check(now)?;
         self.judge(admission).map(|_| ())
@@ -64,7 +64,7 @@ impl Desk {
     /// Judges a new session, cheapest first: what it would cost, then its terms, then its software; gives it a place among those
     /// that are not answered yet.
     fn judge_open(&mut self, relay: RelayIndex, open: &Open) -> Result<(Option<LinkTerms>, Pending), Refusal> {
-        self.has_room()?;
+        self.takes_sessions()?;
         let now = self.now.instant;
         self.relay_door(relay).open(now)?;
         let terms = self.judge(&open.admission)?;
@@ -81,8 +81,11 @@ impl Desk {
         self.door.denied.iter().find(|denial| denial.refuses(software))
     }
 
-    /// New sessions need room in the store; live ones go on without.
-    fn has_room(&self) -> Result<(), Refusal> {
+    /// New sessions need room in the store and a connector that stays; live ones go on without.
+    fn takes_sessions(&self) -> Result<(), Refusal> {
+        if self.is_leaving {
+            return Err(refusal(RefusalCode::Drain, "draining", "This service stops for a moment; please come again."));
+        }
         if self.is_store_low { Err(busy("store-full")) } else { Ok(()) }
     }
 

@@ -93,6 +93,7 @@ impl Desk {
             link_uses: HashMap::new(),
             revoked: Revoked::default(),
             relay_doors: HashMap::new(),
+            is_leaving: false,
             is_store_low: false,
             links_due: false,
             legs: BTreeMap::new(),

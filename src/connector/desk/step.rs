@@ -73,6 +73,8 @@ pub enum Input {
         /// The connection.
         stream: StreamHandle,
     },
+    /// The connector is about to stop: no new sessions, those that stand go on.
+    Leave,
     /// An admin takes a link back. Answered by [`DoorEffect::Answer`].
     Revoke {
         /// Names the question.

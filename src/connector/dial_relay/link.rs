@@ -1,7 +1,7 @@
 //! The task of one relay.
 //!
-//! Events wait here while the desk is busy, and frames are not read meanwhile; commands are always taken, also while a name is
-//! looked up. Where there is no carrier, a round of dials follows the other at the pace of `pace`; what opens is offered to the
+//! Events wait in the backlog while the desk is busy; frames are read meanwhile, so that a store that stalls costs no carrier. Commands
+//! are always taken, also while a name is looked up. Where there is no carrier, a round of dials follows the other at the pace of `pace`; what opens is offered to the
 //! tunnel's end, and the first that is attached ends the round. A carrier is changed by a round beside the one that stands.
 
 mod report;
@@ -19,11 +19,13 @@ use crate::proto::tunnel::policy::PolicyAnswer;
 use crate::proto::tunnel::{self, CarrierId, ConnectorEnd, ConnectorEvent};
 use crate::telemetry::HOP;
 
+use super::backlog::Backlog;
 use super::certificates::CertificateLink;
 use super::lookup::Lookup;
 use super::pace::Pace;
 use super::preference::{Change, Preference};
 use super::race::{Attempt, Race};
+use super::standby::Duty;
 use super::ways::Ways;
 use super::{RelayAddress, Request, TunnelStatus};
 use crate::connector::desk::{Input, RelayIndex};
@@ -34,26 +36,29 @@ const BATCH: usize = 256;
 
 pub(super) struct Link {
     index: RelayIndex,
-    relay: RelayAddress,
-    end: ConnectorEnd,
+    pub(super) relay: RelayAddress,
+    pub(super) duty: Duty,
+    pub(super) end: ConnectorEnd,
     carriers: Carriers,
     lanes: Lanes,
     pub(super) ways: Ways,
     pub(super) pace: Pace,
-    preference: Preference,
+    pub(super) preference: Preference,
     pub(super) round: Option<Round>,
     /// What every open carrier came of.
     standing: BTreeMap<CarrierId, Attempt>,
     /// The carrier that carries the tunnel.
-    attached: Option<(CarrierId, Attempt)>,
+    pub(super) attached: Option<(CarrierId, Attempt)>,
     /// The relay's addresses as last found.
     known: Vec<SocketAddr>,
-    /// An event for which the desk had no room.
-    pending: Option<Input>,
+    /// What the desk had no room for yet.
+    backlog: Backlog,
     /// When the status is to be told anew.
-    report_at: Option<Instant>,
+    pub(super) report_at: Option<Instant>,
     last_end: Option<String>,
     certificates: CertificateLink,
+    /// Whether the relay has said that it stops.
+    pub(super) is_left: bool,
     /// What the relay last said of the policy.
     policy: PolicyAnswer,
     status: watch::Sender<Vec<TunnelStatus>>,
@@ -71,7 +76,7 @@ pub(super) enum Aim {
 /// A round of dials.
 #[derive(Debug)]
 pub(super) struct Round {
-    aim: Aim,
+    pub(super) aim: Aim,
     race: Race,
     pub(super) dials: BTreeMap<CarrierId, (Dial, Attempt)>,
     /// The last fault of each transport.
@@ -83,7 +88,7 @@ pub(super) struct Round {
 impl Link {
     pub(super) fn new(
         index: RelayIndex,
-        relay: RelayAddress,
+        (relay, duty): (RelayAddress, Duty),
         end: ConnectorEnd,
         carriers: Carriers,
         ways: Ways,
@@ -94,6 +99,7 @@ impl Link {
         Self {
             index,
             relay,
+            duty,
             end,
             carriers,
             lanes: Lanes::default(),
@@ -104,10 +110,11 @@ impl Link {
             standing: BTreeMap::new(),
             attached: None,
             known: Vec::new(),
-            pending: None,
+            backlog: Backlog::default(),
             report_at: Some(now()),
             last_end: None,
             certificates,
+            is_left: false,
             policy: PolicyAnswer::default(),
             status,
         }
@@ -126,13 +133,15 @@ impl Link {
         let mut asked = Vec::with_capacity(BATCH);
         let mut lookup = Lookup::default();
         loop {
-            self.drain_events(&desk);
+            self.drain_events();
+            self.backlog.pass_on(&desk);
+            self.lanes.hold_data(self.backlog.is_long());
             self.certificates.pass(&mut self.end, now());
             self.lanes.fill(&mut self.end, now());
             self.report_if_due();
             let due = self.poll_timeout();
             tokio::select! {
-                _taken = carrier_inputs.recv_many(&mut frames, BATCH), if self.pending.is_none() => {
+                _taken = carrier_inputs.recv_many(&mut frames, BATCH), if !self.backlog.is_full() => {
                     frames.drain(..).for_each(|input| self.handle_carrier(input));
                     self.report_soon();
                 }
@@ -143,14 +152,13 @@ impl Link {
                     asked.drain(..).for_each(|request| self.handle_request(request));
                     self.report_soon();
                 }
-                permit = desk.reserve(), if self.pending.is_some() => {
+                permit = desk.reserve(), if !self.backlog.is_empty() => {
                     let Ok(permit) = permit else { break };
-                    if let Some(input) = self.pending.take() {
-                        permit.send(input);
-                    }
+                    self.backlog.pass_one_on(permit);
                 }
                 () = writable.notified() => {}
                 () = self.certificates.changed() => {}
+                () = self.duty.changed() => self.handle_duty(),
                 latest = policy::next(&mut policy) => latest.into_iter().for_each(|latest| self.end.push_policy(latest)),
                 found = lookup.done() => self.handle_addresses(found),
                 () = wait_until(due) => self.handle_timeout(&mut lookup),
@@ -165,7 +173,7 @@ impl Link {
         let dialling = match (&self.round, &self.attached) {
             (Some(round), _) => round.race.poll_timeout(),
             (None, Some(_)) => self.preference.poll_timeout(),
-            (None, None) if self.standing.is_empty() => self.pace.dial_at(),
+            (None, None) if self.standing.is_empty() && self.duty.is_called() => self.pace.dial_at(),
             (None, None) => None,
         };
         [self.end.poll_timeout(), self.lanes.poll_timeout(), dialling, self.report_at].into_iter().flatten().min()
@@ -174,6 +182,12 @@ impl Link {
     fn handle_request(&mut self, request: Request) {
         match request {
             Request::Command(command) => self.end.handle_command(command, now()),
+            Request::Drain(goaway, told) => {
+                self.end.drain(goaway, now());
+                self.report();
+                // Who asked may have given up.
+                let _unheard = told.send(());
+            }
             Request::Certificate(id, answer) => self.end.answer_certificate(id, &answer, now()),
             Request::Reattach => {
                 self.abandon_round();
@@ -225,7 +239,9 @@ impl Link {
         let Some(attempt) = self.standing.remove(&carrier) else { return };
         let (relay, transport) = (&self.relay.address, attempt.transport.as_str());
         let was_attached = self.attached.take_if(|(attached, _)| *attached == carrier).is_some();
-        if self.end.attached_carrier().is_some_and(|successor| successor != carrier) {
+        // A candidate that is lost is a dial that failed; one that lost a race whose winner has not been told of yet is none.
+        let is_beaten = was_attached || self.attached.is_none();
+        if is_beaten && self.end.attached_carrier().is_some_and(|successor| successor != carrier) {
             return tracing::info!(relay, carrier = carrier.0, transport, why, "carrier given up");
         }
         if !was_attached {
@@ -277,6 +293,7 @@ impl Link {
                 tracing::warn!(relay = self.relay.address, why, retry_ms = retry.as_millis(), "cannot reach the relay");
                 self.last_end = Some(why);
                 self.report_at = Some(now());
+                self.duty.call_all();
             }
         }
     }
@@ -286,7 +303,7 @@ impl Link {
         if self.round.is_none() {
             let aim = match self.attached {
                 Some(_) => self.preference.due(now()).map(Aim::Change),
-                None => (self.standing.is_empty() && self.pace.is_due(now())).then_some(Aim::Attach),
+                None => (self.standing.is_empty() && self.duty.is_called() && self.pace.is_due(now())).then_some(Aim::Attach),
             };
             if let Some(aim) = aim {
                 self.begin_round(aim);
@@ -348,6 +365,8 @@ impl Link {
         let transport = self.ways.describe(attempt);
         tracing::info!(relay = self.relay.address, epoch, resumed, carrier = winner.0, transport, "tunnel attached");
         self.abandon_round();
+        self.is_left = false;
+        self.duty.call_none();
         self.attached = Some((winner, attempt));
         self.preference.attached(attempt.transport, attempt.target, now(), chance());
         self.pace.attached(now());
@@ -369,18 +388,20 @@ impl Link {
         }
     }
 
-    fn abandon_round(&mut self) {
+    pub(super) fn abandon_round(&mut self) {
         if let Some(round) = self.round.take() {
             round.dials.into_values().for_each(|(dial, _)| dial.give_up());
         }
     }
 
-    fn drain_events(&mut self, desk: &mpsc::Sender<Input>) {
+    pub(super) fn drain_events(&mut self) {
+        if let Some(ahead_seconds) = self.end.poll_clock() {
+            tracing::warn!(relay = self.relay.address, ahead_seconds, "the relay's clock differs from ours: set both right (NTP)");
+        }
         while let Some(answer) = self.end.poll_policy_answer() {
             self.handle_policy_answer(answer);
         }
-        while self.pending.is_none() {
-            let Some(event) = self.end.poll_event() else { return };
+        while let Some(event) = self.end.poll_event() {
             match &event {
                 ConnectorEvent::CloseCarrier { carrier, why } => {
                     self.lanes.fill(&mut self.end, now());
@@ -406,8 +427,7 @@ impl Link {
                     continue;
                 }
                 ConnectorEvent::GoAway { goaway } => {
-                    tracing::info!(relay = self.relay.address, ?goaway, "the relay, or the carrier, is about to go");
-                    self.preference.is_leaving(now());
+                    self.handle_goaway(goaway);
                     continue;
                 }
                 ConnectorEvent::Detached => {
@@ -425,10 +445,7 @@ impl Link {
             if let ConnectorEvent::Data { number, .. } = &event {
                 tracing::trace!(target: HOP, "connector: event {number} came through the tunnel");
             }
-            let input = Input::Tunnel { relay: self.index, event };
-            if let Err(mpsc::error::TrySendError::Full(input)) = desk.try_send(input) {
-                self.pending = Some(input);
-            }
+            self.backlog.push(Input::Tunnel { relay: self.index, event });
         }
     }
 }

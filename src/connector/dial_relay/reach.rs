@@ -15,7 +15,7 @@ use crate::config::{ConnectorConfig, connector};
 use crate::net::carrier::{CarrierInput, Carriers, Cause, Transport};
 use crate::net::certificates::{Live, Validity, load, load_authorities};
 use crate::net::quic::Credentials;
-use crate::proto::tunnel::{Settings, probe};
+use crate::proto::tunnel::{Settings, clock_ahead, probe};
 
 use super::lookup::{Resolver, resolve};
 use super::race::{Attempt, Target};
@@ -101,6 +101,9 @@ struct Look<'a> {
     relay: &'a connector::Relay,
     credentials: Result<Live, String>,
     now: u64,
+    began: Instant,
+    /// By how many seconds the relay's clock was ahead, where it told one that differs.
+    clock_ahead: Option<i64>,
     settings: Settings,
     outcomes: Vec<Outcome>,
 }
@@ -114,7 +117,8 @@ impl<'a> Look<'a> {
         });
         let credentials = credentials.map_err(|fault| fault.to_string());
         let credentials = credentials.and_then(|credentials| Live::new(&credentials).map_err(|fault| fault.to_string()));
-        Self { relay, credentials, now, settings: Settings { node: config.name.clone(), ..Settings::default() }, outcomes: Vec::new() }
+        let settings = Settings { node: config.name.clone(), ..Settings::default() };
+        Self { relay, credentials, now, began: Instant::now(), clock_ahead: None, settings, outcomes: Vec::new() }
     }
 
     async fn all(mut self) -> Reach {
@@ -185,7 +189,7 @@ impl<'a> Look<'a> {
             let began = Instant::now();
             let outcome = self.attempt(Attempt { transport, target: Target::Address(*address) }).await;
             let took = began.elapsed().as_millis();
-            self.outcomes.push(outcome.clone());
+            self.note(&outcome);
             match outcome {
                 Outcome::Answered(_) if faults.is_empty() => {
                     return ((Status::Ok, format!("{address} answers in {took} ms"), None), Some(*address));
@@ -212,7 +216,7 @@ impl<'a> Look<'a> {
         let began = Instant::now();
         let outcome = self.attempt(Attempt { transport: Transport::Tls, target: Target::Proxy }).await;
         let took = began.elapsed().as_millis();
-        self.outcomes.push(outcome.clone());
+        self.note(&outcome);
         match outcome {
             Outcome::Answered(_) => (Status::Ok, format!("the relay answers through {url} in {took} ms"), None),
             Outcome::Fault(cause, why) => {
@@ -228,6 +232,14 @@ impl<'a> Look<'a> {
                 (Status::Failed, why, Some(remedy))
             }
         }
+    }
+
+    fn note(&mut self, outcome: &Outcome) {
+        let now = Duration::from_secs(self.now) + self.began.elapsed();
+        if let Outcome::Answered(probe::Answer::Welcome { clock_millis, .. }) = outcome {
+            self.clock_ahead = clock_ahead(*clock_millis, u64::try_from(now.as_millis()).unwrap_or(u64::MAX)).or(self.clock_ahead);
+        }
+        self.outcomes.push(outcome.clone());
     }
 
     /// Dials as the connector would and says HELLO.
@@ -300,7 +312,7 @@ impl<'a> Look<'a> {
 
     fn welcome(&self) -> Option<(u32, &str)> {
         self.outcomes.iter().find_map(|outcome| match outcome {
-            Outcome::Answered(probe::Answer::Welcome { version, software }) => Some((*version, software.as_str())),
+            Outcome::Answered(probe::Answer::Welcome { version, software, .. }) => Some((*version, software.as_str())),
             Outcome::Answered(probe::Answer::Refused(_)) | Outcome::Fault(..) => None,
         })
     }
@@ -358,6 +370,15 @@ impl<'a> Look<'a> {
                 Status::Failed,
                 found,
                 Some("compare this host's clock with the relay's; if both are right, renew its certificate".to_owned()),
+            );
+        }
+        if let Some(ahead) = self.clock_ahead {
+            let (by, direction) = (ahead.unsigned_abs(), if ahead > 0 { "behind" } else { "ahead of" });
+            let found = format!("it is {} {direction} the relay's", span(by));
+            return (
+                Status::Warning,
+                found,
+                Some("set both clocks (`timedatectl`, NTP): links and certificates are judged by them".to_owned()),
             );
         }
         let found =
@@ -422,6 +443,11 @@ fn days(seconds: u64) -> String {
     if seconds < DAY { format!("{} minutes", seconds / 60) } else { format!("{} days", seconds / DAY) }
 }
 
+/// As exact as it is of use.
+fn span(seconds: u64) -> String {
+    if seconds < 120 { format!("{seconds} seconds") } else { days(seconds) }
+}
+
 fn no_answer() -> Outcome {
     Outcome::Fault(Cause::Silent, "the relay takes the connection and does not answer".to_owned())
 }
@@ -429,6 +455,7 @@ fn no_answer() -> Outcome {
 fn as_dialled(relay: &connector::Relay) -> RelayAddress {
     RelayAddress {
         address: relay.address.clone(),
+        alternates: Vec::new(),
         server_name: relay.server_name.clone(),
         transport: relay.transport,
         switch_every: relay.switch_every,

@@ -48,6 +48,7 @@ impl TunnelEnd for ConnectorEnd {
 pub struct Lanes {
     open: BTreeMap<CarrierId, CarrierHandle>,
     closing: Vec<(Instant, CarrierHandle)>,
+    is_data_held: bool,
 }
 
 impl Lanes {
@@ -78,6 +79,11 @@ impl Lanes {
         self.open.contains_key(&carrier)
     }
 
+    /// Leaves data lanes unread, where they are lanes of their own, or reads them again; the next `fill` does it.
+    pub fn hold_data(&mut self, is_held: bool) {
+        self.is_data_held = is_held;
+    }
+
     /// Whether no carrier is open or closing.
     pub fn is_empty(&self) -> bool {
         self.open.is_empty() && self.closing.is_empty()
@@ -96,7 +102,7 @@ impl Lanes {
             if fill_lane(end, *carrier, Lane::Control, &handle.control, now) == Filled::ToTheLast {
                 fill_lane(end, *carrier, Lane::Data, &handle.data, now);
             }
-            let may_read = end.may_read_data(*carrier);
+            let may_read = !self.is_data_held && end.may_read_data(*carrier);
             handle.read_data.send_if_modified(|current| std::mem::replace(current, may_read) != may_read);
         }
     }

@@ -1,7 +1,7 @@
 //! Credentials of a tunnel end that change while it runs: renewed certificates, a second CA, revocations.
 //!
 //! A [`Live`] is handed to TLS in place of a certificate and a list of CAs. Every handshake asks it anew, so that a change needs
-//! no new socket and disturbs no carrier that stands, but for one whose peer has been revoked: [`Live::revoked`] tells.
+//! no new socket and disturbs no carrier that stands, but for one whose peer was revoked or has expired: [`Live::over`] tells.
 //! Clocks may differ by [`LEEWAY`]. What is refused is said in words.
 
 use std::fmt;
@@ -25,12 +25,16 @@ use super::words::in_words;
 use crate::net::issuer_named::name_issuer;
 use crate::net::quic::Credentials;
 use crate::net::signatures::{library_signatures, provider};
+use crate::net::wall_clock::unix_now;
 
 /// How far the clocks of the two ends may differ where a certificate begins or ends.
 pub const LEEWAY: Duration = Duration::from_secs(600);
 
 /// Pause between two lines of the log about peers that were refused: strangers can cause them.
 const QUIET: Duration = Duration::from_secs(10);
+
+/// How often the clock is compared with the end of a peer's certificate.
+const LOOK_AT_CLOCK: Duration = Duration::from_secs(30);
 
 /// CAs that may be admitted while a process runs: each is in force for at least a certificate's life.
 const MAX_ADMITTED: usize = 4;
@@ -152,15 +156,25 @@ impl Live {
         Validity::of(self.state().credentials.chain.first()?)
     }
 
-    /// Waits until the certificate that a peer showed is revoked, which may be never; tells why its carrier ends.
-    pub async fn revoked(&self, certificate: &CertificateDer<'_>) -> String {
+    /// Waits until the certificate that a peer showed is revoked, or its time is over by more than [`LEEWAY`]; tells why its carrier
+    /// ends.
+    pub async fn over(&self, certificate: &CertificateDer<'_>) -> String {
         let mut version = self.0.version.subscribe();
+        let end = Validity::of(certificate).map_or(u64::MAX, |validity| validity.end.saturating_add(LEEWAY.as_secs()));
         loop {
             if self.is_revoked(certificate) {
                 return "the peer's certificate was revoked".to_owned();
             }
-            // The sender lives as long as this clone.
-            drop(version.changed().await);
+            let left = end.saturating_sub(unix_now());
+            if left == 0 {
+                return "the peer's certificate has expired".to_owned();
+            }
+            tokio::select! {
+                // The sender lives as long as this clone.
+                changed = version.changed() => drop(changed),
+                // The clock may be set, and stand still while the host sleeps.
+                () = tokio::time::sleep(Duration::from_secs(left).min(LOOK_AT_CLOCK)) => {}
+            }
         }
     }
 

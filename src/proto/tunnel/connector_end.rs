@@ -66,6 +66,8 @@ pub struct ConnectorEnd {
     attached: u64,
     switched: u64,
     duplicates: u64,
+    /// By how many seconds the relay's clock is ahead, where it differs.
+    clock_news: Option<i64>,
     /// The relay's request for a certificate, until the shell takes it.
     certificate_request: Option<CertificateRequest>,
     /// The request that is not answered.
@@ -110,6 +112,7 @@ impl ConnectorEnd {
             attached: 0,
             switched: 0,
             duplicates: 0,
+            clock_news: None,
             certificate_request: None,
             certificate_pending: None,
         }
@@ -122,6 +125,12 @@ impl ConnectorEnd {
         if state.push(wire::encoded(kind::HELLO, 0, 0, &hello)) {
             self.carriers.insert(carrier, state);
         }
+    }
+
+    /// By how many seconds the relay's clock is ahead, where its HELLO_ACK told one that differs by more than
+    /// [`CLOCKS_APART`](super::CLOCKS_APART); told once.
+    pub fn poll_clock(&mut self) -> Option<i64> {
+        self.clock_news.take()
     }
 
     /// The carrier is gone.

@@ -7,9 +7,11 @@ use bytes::Bytes;
 use super::open::{BadValue, text};
 use super::wire::{self, kind};
 
-/// Most other addresses that are told, and the longest of them in bytes.
-const MAX_ALTERNATES: usize = 8;
-const MAX_ALTERNATE_BYTES: usize = 255;
+/// Most other addresses that are told.
+pub const MAX_ALTERNATES: usize = 8;
+
+/// The longest of them in bytes.
+pub const MAX_ALTERNATE_BYTES: usize = 255;
 
 /// Longest time that a GOAWAY speaks of.
 const MAX_DEADLINE: Duration = Duration::from_secs(24 * 3600);

@@ -41,7 +41,7 @@ pub(super) fn hello(settings: &Settings, incarnation: &[u8]) -> wire::Hello {
         software: settings.software.clone(),
         max_body: MAX_BODY_BYTES as u32,
         max_channels: MAX_CHANNELS as u32,
-        clock_millis: 0,
+        clock_millis: (settings.clock)(),
         incarnation: Bytes::copy_from_slice(incarnation),
     }
 }

@@ -19,6 +19,11 @@ impl ReplayMemory {
         Self { limit, held: Arc::default() }
     }
 
+    /// Bytes that it may hold.
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+
     /// Bytes held now.
     pub fn held(&self) -> u64 {
         self.held.load(Ordering::Relaxed)

@@ -17,6 +17,8 @@ pub enum Answer {
         version: u32,
         /// Its software, as it says.
         software: String,
+        /// Its clock, in milliseconds since 1970; 0 where it tells none.
+        clock_millis: u64,
     },
     /// It would not: the word of its ERROR, or of our own.
     Refused(String),
@@ -33,7 +35,7 @@ pub fn read(frame: &Frame, settings: &Settings) -> Option<Answer> {
         kind::HELLO_ACK => Some(match handshake::read_hello(frame, settings) {
             Ok(hello) => {
                 let version = hello.max_version.min(*settings.versions.end());
-                Answer::Welcome { version, software: hello.software }
+                Answer::Welcome { version, software: hello.software, clock_millis: hello.clock_millis }
             }
             Err(handshake::Refusal(code)) => Answer::Refused(code.to_owned()),
         }),
@@ -58,10 +60,13 @@ mod tests {
     #[test]
     fn what_a_relay_answers_is_told() {
         let settings = Settings::default();
-        let hello = wire::Hello { software: "outgate 9".to_owned(), ..handshake::hello(&settings, &[]) };
+        let hello = wire::Hello { software: "outgate 9".to_owned(), clock_millis: 7, ..handshake::hello(&settings, &[]) };
         let welcome = wire::encoded(kind::HELLO_ACK, 0, 0, &hello);
         let version = *settings.versions.end();
-        assert_eq!(read(&framed(&welcome), &settings), Some(Answer::Welcome { version, software: "outgate 9".to_owned() }));
+        assert_eq!(
+            read(&framed(&welcome), &settings),
+            Some(Answer::Welcome { version, software: "outgate 9".to_owned(), clock_millis: 7 })
+        );
         let newer = wire::Hello { min_version: 900, max_version: 901, ..hello };
         assert_eq!(read(&framed(&wire::encoded(kind::HELLO_ACK, 0, 0, &newer)), &settings), Some(Answer::Refused("version".to_owned())));
         let refusal = |code: &str| wire::encoded(kind::ERROR, 0, 0, &wire::Error { code: code.to_owned() });

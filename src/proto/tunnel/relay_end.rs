@@ -61,6 +61,8 @@ pub struct RelayEnd {
     checks: VecDeque<(Instant, usize, CheckId)>,
     /// Sessions whose FIN waits for what came before it.
     lingering: VecDeque<(Instant, SessionKey)>,
+    /// A connector whose clock differs, and by how many seconds it is ahead.
+    clock_news: Option<(Identity, i64)>,
     certificate_news: VecDeque<(Identity, CertificateNews)>,
     /// The request for a certificate that is not answered: which peer's, and its id.
     certificate_pending: Option<(usize, u64)>,
@@ -147,6 +149,7 @@ impl RelayEnd {
             opens: VecDeque::new(),
             checks: VecDeque::new(),
             lingering: VecDeque::new(),
+            clock_news: None,
             certificate_news: VecDeque::new(),
             certificate_pending: None,
         }
@@ -212,6 +215,12 @@ impl RelayEnd {
     /// The next event.
     pub fn poll_event(&mut self) -> Option<RelayEvent> {
         self.events.pop_front()
+    }
+
+    /// The connector whose HELLO last told a clock that differs by more than [`CLOCKS_APART`](super::CLOCKS_APART), and by how many seconds
+    /// it is ahead; told once.
+    pub fn poll_clock(&mut self) -> Option<(Identity, i64)> {
+        self.clock_news.take()
     }
 
     /// Appends encoded frames for `lane` of `carrier` to `out` until `out` holds `max` bytes; tells whether anything was appended.

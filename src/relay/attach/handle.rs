@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::proto::tunnel::certificate::{CertificateAnswer, CertificateRequest, Trust};
-use crate::proto::tunnel::{Admission, Identity, Open, RefusalCode, RelayCommand, SessionKey};
+use crate::proto::tunnel::{Admission, GoAway, Identity, Open, RefusalCode, RelayCommand, SessionKey};
 
 use super::mailbox::{SessionEvents, mailbox};
 use super::{Request, SESSION_EVENTS, TunnelState, certificates};
@@ -63,6 +63,11 @@ impl Tunnels {
             Ok(Ok(Err((code, text)))) => CheckAnswer::Refused(code, text),
             Ok(Err(_)) | Err(_) => CheckAnswer::Unanswered,
         }
+    }
+
+    /// Tells every connector that this relay is about to go.
+    pub(in crate::relay) async fn drain(&self, goaway: GoAway) {
+        self.request(Request::Drain(goaway)).await;
     }
 
     /// Every tunnel as its owner sees it.

@@ -42,6 +42,8 @@ pub(super) struct Layout {
     /// A shell's words before that process.
     pub(super) limits: String,
     pub(super) detach_window: Duration,
+    /// Inputs that may wait for the desk; `None` for as many as shipped.
+    pub(super) desk_queue: Option<usize>,
     /// When a silent customer is asked and when given up.
     pub(super) idle: Idle,
 }
@@ -69,6 +71,7 @@ impl Default for Layout {
             apart: false,
             limits: String::new(),
             detach_window: Duration::from_secs(120),
+            desk_queue: None,
             idle: Idle::default(),
         }
     }
@@ -150,6 +153,23 @@ impl Town {
             customer.proxy = self.agent.until(&word, from).await;
         }
         self.invited += count;
+    }
+
+    /// A relay beside the first, with the same certificates, that takes carriers at `tunnel`.
+    pub(super) fn another_relay(&self, tunnel: &str) -> Relay {
+        let plan = Plan { listen_lines: String::new(), ..self.layout.plan.clone() };
+        let text = site::relay_toml(&plan).replace("\"relay.sock\"", "\"another.sock\"");
+        relay_of(self.home.path(), &self.layout, &text, &["127.0.0.1:0".to_owned(), tunnel.to_owned()])
+    }
+
+    /// The ends themselves, for who asks more of them than to stop.
+    pub(super) fn take_relay(&mut self) -> Relay {
+        self.relay.take().unwrap()
+    }
+
+    pub(super) fn take_connector(&mut self) -> Connector {
+        let Some(Lan::Here(connector)) = self.lan.take() else { panic!("it is a process of its own") };
+        connector
     }
 
     pub(super) fn customer_account(&self) -> Account {
@@ -384,7 +404,7 @@ impl Town {
         self.stop_relay().await;
     }
 
-    async fn ask_connector(&self, question: &str) -> Option<Value> {
+    pub(super) async fn ask_connector(&self, question: &str) -> Option<Value> {
         let mut stream = UnixStream::connect(self.home.path().join("connector.sock")).await.ok()?;
         stream.write_all(question.as_bytes()).await.ok()?;
         let mut answer = String::new();
@@ -420,8 +440,12 @@ fn numbered(prefix: &str, body: &str) -> Option<usize> {
     body.strip_prefix(prefix)?.split(' ').next()?.parse().ok()
 }
 
-fn relay(home: &Path, layout: &Layout, [customers, tunnel]: &[String; 2]) -> Relay {
-    let text = site::relay_toml(&layout.plan)
+fn relay(home: &Path, layout: &Layout, addresses: &[String; 2]) -> Relay {
+    relay_of(home, layout, &site::relay_toml(&layout.plan), addresses)
+}
+
+fn relay_of(home: &Path, layout: &Layout, text: &str, [customers, tunnel]: &[String; 2]) -> Relay {
+    let text = text
         .replace("client = [\"127.0.0.1:0\"]", &format!("client = [\"{customers}\"]"))
         .replace("tunnel = \"127.0.0.1:0\"", &format!("tunnel = \"{tunnel}\""));
     let config = RelayConfig::parse(&home.join("relay.toml"), &text).unwrap();
@@ -458,6 +482,7 @@ async fn start_here(home: &Path, layout: &Layout, wire: std::net::SocketAddr) ->
     let agents = std::fs::read_to_string(home.join("agents.address")).unwrap();
     let mut settings = site::connector_settings(home, &layout.plan, wire, &agents);
     settings.relays.tunnel.detach_window = layout.detach_window;
+    settings.desk_queue = layout.desk_queue.unwrap_or(settings.desk_queue);
     Connector::start(settings).await.unwrap()
 }
 

@@ -243,6 +243,17 @@ pub(crate) fn certificates(home: &Path) -> String {
     format!("{customers_ca}{agents_ca}")
 }
 
+/// An address whose port is free for UDP and TCP.
+pub(crate) fn free_address() -> String {
+    loop {
+        let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = udp.local_addr().unwrap();
+        if std::net::TcpListener::bind(address).is_ok() {
+            return address.to_string();
+        }
+    }
+}
+
 pub(crate) fn accounts() -> String {
     let keys = ScramKeys::derive(PASSWORD, b"not quite random", 4096).to_text();
     format!("[[agent]]\nname = \"alice\"\ndisplay = \"Alice\"\npassword = \"{keys}\"\nqueues = [\"hello\"]\ncapacity = 5000\n")

@@ -33,11 +33,13 @@ impl Link {
         }
     }
 
-    fn report(&self) {
+    pub(super) fn report(&self) {
         let stats = self.end.stats();
         let status = TunnelStatus {
             relay: self.relay.address.clone(),
+            standby: self.duty.is_standby(),
             attached: self.attached.is_some(),
+            leaving: self.is_left && self.attached.is_some(),
             transport: self.attached.map(|(_, attempt)| self.ways.describe(attempt)),
             last_end: self.last_end.clone(),
             epoch: stats.epoch,

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::proto::tunnel::carrier::{Assembly, Phase, Trial};
+use crate::proto::tunnel::clock_ahead;
 use crate::proto::tunnel::frame::Frame;
 use crate::proto::tunnel::handshake::{Refusal, attach_frames, read_hello, take_part};
 use crate::proto::tunnel::wire::{self, Cursor};
@@ -23,7 +24,8 @@ impl ConnectorEnd {
         if !matches!(state.phase, Phase::Greeting) {
             return Err(Refusal("unexpected_frame"));
         }
-        read_hello(frame, &self.settings)?;
+        let told = read_hello(frame, &self.settings)?;
+        self.clock_news = clock_ahead(told.clock_millis, (self.settings.clock)());
         state.phase = Phase::Candidate(Trial::new(now));
         state.stand_by(&self.settings);
         if self.current.is_none() {

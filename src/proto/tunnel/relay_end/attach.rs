@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::proto::tunnel::carrier::{Assembly, Phase};
+use crate::proto::tunnel::clock_ahead;
 use crate::proto::tunnel::credit::Pool;
 use crate::proto::tunnel::frame::Frame;
 use crate::proto::tunnel::handshake::{MAX_CHANNELS, Refusal, attached_frames, hello, read_hello, take_part};
@@ -32,7 +33,11 @@ impl RelayEnd {
         if !matches!(state.phase, Phase::Greeting) {
             return Err(Refusal("unexpected_frame"));
         }
-        state.incarnation = read_hello(frame, &self.settings)?.incarnation;
+        let told = read_hello(frame, &self.settings)?;
+        state.incarnation = told.incarnation;
+        if let Some(ahead) = clock_ahead(told.clock_millis, answer.clock_millis) {
+            self.clock_news = Some((state.identity.clone(), ahead));
+        }
         state.phase = Phase::Greeted;
         if state.push(wire::encoded(kind::HELLO_ACK, 0, 0, &answer)) { Ok(()) } else { Err(Refusal("flood")) }
     }
