@@ -18,6 +18,7 @@ mod client;
 mod measure;
 mod peers;
 mod process;
+mod rathole;
 
 use measure::{Figures, Load};
 

@@ -10,6 +10,9 @@ use tokio::task::JoinSet;
 use crate::client::{self, Credentials, Reader, Stanza, Writer};
 use crate::peers::Peer;
 
+/// Sessions that speak their first word at one time.
+const WARMED_AT_ONCE: usize = 32;
+
 /// How hard to load.
 #[derive(Debug)]
 pub(crate) struct Load {
@@ -84,9 +87,21 @@ pub(crate) async fn run(peer: &Peer, load: &Load) -> Figures {
     tokio::time::sleep(Duration::from_secs(3)).await;
     // The first round trip makes every session whole: routed, joined, with its software known.
     let mut lost = 0;
-    for customer in &mut customers {
-        lost += u64::from(round_trip(customer, Duration::from_secs(20)).await.is_none());
+    let mut warmed = Vec::with_capacity(customers.len());
+    while !customers.is_empty() {
+        let mut some = JoinSet::new();
+        for mut customer in customers.drain(..WARMED_AT_ONCE.min(customers.len())) {
+            some.spawn(async move {
+                let is_lost = round_trip(&mut customer, Duration::from_secs(20)).await.is_none();
+                (customer, is_lost)
+            });
+        }
+        for (customer, is_lost) in some.join_all().await {
+            lost += u64::from(is_lost);
+            warmed.push(customer);
+        }
     }
+    let customers = warmed;
     tokio::time::sleep(Duration::from_secs(2)).await;
     let kib_per_session = (peer.group.resident_kib() as f64 - memory as f64) / load.customers as f64;
 

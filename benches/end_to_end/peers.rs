@@ -2,17 +2,13 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
-
-use rustix::process::{Pid, Signal, kill_process_group};
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use crate::client::Credentials;
 use crate::measure::Load;
-use crate::process::Group;
+use crate::process::{Ended, Group, await_port, free_port};
+use crate::rathole::{self, Ports};
 
 /// A running system.
 pub(crate) struct Peer {
@@ -33,23 +29,6 @@ impl Peer {
     /// Whom customer `number` writes to.
     pub(crate) fn address_of(&self, number: usize) -> String {
         self.addresses[number % self.addresses.len()].clone()
-    }
-}
-
-/// A child process, leader of a process group of its own, that ends with its owner and takes its children along.
-struct Ended(Child);
-
-impl Ended {
-    fn spawn(command: &mut Command) -> Result<Self, String> {
-        command.process_group(0).spawn().map(Self).map_err(|e| format!("{command:?}: {e}"))
-    }
-}
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        let group = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw);
-        let _gone = group.map(|group| kill_process_group(group, Signal::KILL));
-        let _status = self.0.wait();
     }
 }
 
@@ -124,7 +103,7 @@ enum Edge {
 fn ejabberd(load: &Load, edge: Edge) -> Result<Peer, String> {
     let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
     let place = folder.path();
-    let rathole = if edge == Edge::Tunnelled { Some(rathole()?) } else { None };
+    let program = if edge == Edge::Tunnelled { Some(rathole::program()?) } else { None };
     if edge == Edge::Tunnelled && !Path::new("/usr/sbin/haproxy").exists() {
         return Err("no haproxy (Debian: apt-get install haproxy)".to_owned());
     }
@@ -137,10 +116,11 @@ fn ejabberd(load: &Load, edge: Edge) -> Result<Peer, String> {
         ctl(place, &["register", &format!("agent{number}"), "localhost", "secret"])?;
     }
     let (mut customer_port, mut agent_port) = (tls_port, tls_port);
-    if let Some(rathole) = rathole {
+    if let Some(program) = program {
         let (bridge, service) = (free_port(), free_port());
         (customer_port, agent_port) = (free_port(), free_port());
-        processes.extend(start_rathole(place, &rathole, bridge, service, plain_port)?);
+        let ports = Ports { bridge, dialled: bridge, front: service, target: plain_port };
+        processes.extend(rathole::start(place, &program, &rathole::noise(&program)?, ports)?);
         await_port(service)?;
         processes.push(start_haproxy(place, customer_port, service, agent_port, plain_port)?);
         await_port(customer_port)?;
@@ -202,39 +182,6 @@ fn ctl(place: &Path, arguments: &[&str]) -> Result<(), String> {
     if status.success() { Ok(()) } else { Err(format!("ejabberdctl {arguments:?} failed")) }
 }
 
-/// `cargo install rathole --version 0.5.0 --root target/peers` puts it where this looks, beside the PATH.
-fn rathole() -> Result<PathBuf, String> {
-    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers/bin/rathole");
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let on_path = std::env::split_paths(&path).map(|folder| folder.join("rathole"));
-    std::iter::once(own)
-        .chain(on_path)
-        .find(|path| path.exists())
-        .ok_or_else(|| "no rathole (cargo install rathole --version 0.5.0 --root target/peers)".to_owned())
-}
-
-fn start_rathole(place: &Path, program: &Path, bridge: u16, service: u16, plain_port: u16) -> Result<Vec<Ended>, String> {
-    let keys = Command::new(program).arg("--genkey").output().map_err(|e| e.to_string())?;
-    let keys = String::from_utf8_lossy(&keys.stdout).into_owned();
-    let mut lines = keys.lines().map(str::trim).filter(|line| !line.is_empty() && !line.ends_with(':'));
-    let (private, public) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
-    let server = format!(
-        "[server]\nbind_addr = \"127.0.0.1:{bridge}\"\ndefault_token = \"t\"\n[server.transport]\ntype = \"noise\"\n[server.transport.noise]\nlocal_private_key = \"{private}\"\n[server.services.x]\nbind_addr = \"127.0.0.1:{service}\"\n"
-    );
-    let client = format!(
-        "[client]\nremote_addr = \"127.0.0.1:{bridge}\"\ndefault_token = \"t\"\n[client.transport]\ntype = \"noise\"\n[client.transport.noise]\nremote_public_key = \"{public}\"\n[client.services.x]\nlocal_addr = \"127.0.0.1:{plain_port}\"\n"
-    );
-    let mut processes = Vec::new();
-    for (role, config) in [("--server", server), ("--client", client)] {
-        let path = place.join(format!("rathole{role}.toml"));
-        fs::write(&path, config).map_err(|e| e.to_string())?;
-        let mut command = Command::new(program);
-        processes.push(Ended::spawn(command.arg(role).arg(&path).env("RUST_LOG", "error").stdout(Stdio::null()).stderr(Stdio::null()))?);
-        std::thread::sleep(Duration::from_millis(300));
-    }
-    Ok(processes)
-}
-
 fn start_haproxy(place: &Path, customer_port: u16, service: u16, agent_port: u16, plain_port: u16) -> Result<Ended, String> {
     let both = place.join("both.pem");
     let both = both.display();
@@ -249,19 +196,4 @@ fn start_haproxy(place: &Path, customer_port: u16, service: u16, agent_port: u16
     fs::File::create(&path).and_then(|mut file| file.write_all(config.as_bytes())).map_err(|e| e.to_string())?;
     let mut command = Command::new("/usr/sbin/haproxy");
     Ended::spawn(command.arg("-db").arg("-f").arg(&path).stdout(Stdio::null()).stderr(Stdio::null()))
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port is free").port()
-}
-
-fn await_port(port: u16) -> Result<(), String> {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while Instant::now() < deadline {
-        if TcpStream::connect(("127.0.0.1", port)).is_ok() {
-            return Ok(());
-        }
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    Err(format!("nothing listens on port {port} after 60 s"))
 }

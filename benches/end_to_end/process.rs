@@ -1,7 +1,45 @@
-//! CPU time and memory of a group of processes, from /proc.
+//! The systems' processes: they end with the program, and their CPU time and memory are read from /proc.
 
 use std::fs;
-use std::time::Duration;
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+
+/// A child process, leader of a process group of its own, that ends with its owner and takes its children along.
+#[derive(Debug)]
+pub(crate) struct Ended(pub(crate) Child);
+
+impl Ended {
+    pub(crate) fn spawn(command: &mut Command) -> Result<Self, String> {
+        command.process_group(0).spawn().map(Self).map_err(|e| format!("{command:?}: {e}"))
+    }
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let group = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw);
+        let _gone = group.map(|group| kill_process_group(group, Signal::KILL));
+        let _status = self.0.wait();
+    }
+}
+
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port is free").port()
+}
+
+pub(crate) fn await_port(port: u16) -> Result<(), String> {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while Instant::now() < deadline {
+        if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Err(format!("nothing listens on port {port} after 60 s"))
+}
 
 /// Processes whose cost is added up; children that appear later are found through their parent.
 #[derive(Debug, Clone)]
