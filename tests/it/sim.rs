@@ -83,8 +83,9 @@ fn run(seeds: Range<u64>) -> Tally {
     };
     let workers = thread::available_parallelism().map_or(1, usize::from);
     thread::scope(|scope| {
-        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(worker)).collect();
-        workers.into_iter().fold(Tally::default(), |sum, worker| sum.with(worker.join().expect("a schedule panicked: see above")))
+        let mut started = Vec::with_capacity(workers);
+        started.resize_with(workers, || scope.spawn(worker));
+        started.into_iter().fold(Tally::default(), |sum, worker| sum.with(worker.join().expect("a schedule panicked: see above")))
     })
 }
 

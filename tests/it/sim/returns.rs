@@ -17,10 +17,8 @@ fn asked_again(pair: &mut Pair) -> (ChannelId, OpenKind) {
     pair.dial();
     pair.exchange();
     pair.relay_events();
-    let asked = pair.connector_events().into_iter().find_map(|event| match event {
-        ConnectorEvent::Open { channel, open } => Some((channel, open.kind)),
-        _ => None,
-    });
+    let asked = |event| if let ConnectorEvent::Open { channel, open } = event { Some((channel, open.kind)) } else { None };
+    let asked = pair.connector_events().into_iter().find_map(asked);
     asked.expect("a session that stood is asked for again")
 }
 
