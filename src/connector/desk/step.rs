@@ -177,7 +177,7 @@ pub enum Audit {
     SessionAttached {
         /// Which.
         session: SessionId,
-        /// How often it has been attached.
+        /// How often its client has come.
         attachment: u32,
     },
     /// A session ended.
@@ -216,6 +216,11 @@ pub enum Audit {
         agent: String,
         /// "ready", "away", "paused" or "offline".
         standing: &'static str,
+    },
+    /// A relay has more of a session than the store: it is not the one that was, and the session ends.
+    StoreRegressed {
+        /// Which.
+        session: SessionId,
     },
     /// The relay or its customer broke the rules of a channel.
     ChannelFault {

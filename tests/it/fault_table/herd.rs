@@ -55,7 +55,15 @@ fn fault_31_a_herd_is_back_after_the_relays_restart() {
         drop(front);
         let trial = Trial::begin(31);
         let mut front = Front::on(listener.try_clone().unwrap(), home.path());
-        front.bring(count, |key| OpenKind::Attach { secret: SessionSecret(bytes(key, 2)), in_next: 0, out_next: 0, client_h: None }).await;
+        front
+            .bring(count, |key| OpenKind::Attach {
+                secret: SessionSecret(bytes(key, 2)),
+                in_next: 0,
+                out_next: 0,
+                client_h: None,
+                attachment: 0,
+            })
+            .await;
         let took = trial.elapsed();
         front.handled(count, 2).await;
         drop(front);

@@ -169,7 +169,7 @@ async fn it_attaches_no_session_whose_secret_it_never_held() {
     let (company, mut relay, _connector) = beside(&["unread"]).await;
     opened(&mut relay, &company).await;
     for guess in [[0; 16], [0xff; 16], [7; 16]] {
-        let kind = OpenKind::Attach { secret: SessionSecret(guess), in_next: 1, out_next: 1, client_h: None };
+        let kind = OpenKind::Attach { secret: SessionSecret(guess), in_next: 1, out_next: 1, client_h: None, attachment: 0 };
         let session = relay.open_as(kind, "unread", Assertion::Anonymous);
         assert_eq!(relay.answer(session).await, Err(RefusalCode::UnknownSession));
     }
