@@ -65,6 +65,13 @@ async fn run(
             () = wait_until(waiting_until) => {}
             () = stop.requested() => break,
         }
+        // Whoever else can run does so first: what they bring is committed together.
+        tokio::task::yield_now().await;
+        while batch.len() < BATCH
+            && let Ok(input) = inputs.try_recv()
+        {
+            batch.push(input);
+        }
         handle(&mut desk, &mut batch, &mut waiting);
         if waiting.is_unhurried() && waiting.ops.len() < MOST_UNHURRIED {
             let until = *waiting_until.get_or_insert_with(|| tokio::time::Instant::now() + UNHURRIED);
