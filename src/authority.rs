@@ -18,7 +18,7 @@ pub mod service;
 mod token;
 mod wrong_tokens;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::time::Duration;
 
@@ -319,14 +319,13 @@ impl Authority {
         let revoked = ledger::revoked(&self.folder)?;
         let all = ledger::all(&self.folder)?;
         let number = revoked.len() as u64;
+        let when: HashMap<&str, u64> = revoked.iter().rev().map(|revoked| (revoked.serial.as_str(), revoked.at)).collect();
         let mut lists = Vec::new();
         for generation in self.trusted(now)? {
             // An expired certificate needs no revocation: the lists stay short.
             let of_it = all.iter().filter(|entry| entry.generation == generation.number && entry.end + LEEWAY.as_secs() >= now);
-            let on_it = of_it.filter_map(|entry| {
-                let revoked = revoked.iter().find(|revoked| revoked.serial == entry.serial)?;
-                Some(Revoked { serial: ledger::from_hex(&entry.serial)?, at: revoked.at })
-            });
+            let on_it =
+                of_it.filter_map(|entry| Some(Revoked { serial: ledger::from_hex(&entry.serial)?, at: *when.get(entry.serial.as_str())? }));
             lists.push(generation.ca.revocation_list(&on_it.collect::<Vec<_>>(), number, now)?);
         }
         Ok(lists)

@@ -8,6 +8,7 @@
 pub mod carrier;
 pub mod certificates;
 pub mod client;
+pub mod crowd;
 pub mod dial;
 pub mod entropy;
 pub mod https;
@@ -18,6 +19,7 @@ pub mod listener;
 pub mod negotiate;
 pub mod quic;
 pub mod shutdown;
+mod signatures;
 pub mod stream;
 pub mod tls;
 pub mod wall_clock;

@@ -168,7 +168,11 @@ impl Office {
     async fn enroll(&self, asked: &Asked) -> Result<Granted, Refused> {
         if let Some(wait) = self.wrong().wait(asked.address, instant()) {
             tracing::warn!(audit = "enroll", address = %asked.address, reason = "too-many-wrong-tokens", "refused");
-            let told = refused(StatusCode::TOO_MANY_REQUESTS, "too many wrong tokens came from your address", "wait a minute");
+            let told = refused(
+                StatusCode::TOO_MANY_REQUESTS,
+                "too many wrong tokens were shown, by your address or by all together",
+                "wait a minute",
+            );
             return Err(Refused { retry_after: Some(wait), ..told });
         }
         let request: Enroll = parsed(asked)?;

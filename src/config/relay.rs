@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::proxy::Accepted;
 use super::reader::{Document, Table};
 use super::value::is_plain_word;
-use super::{Fault, Issuer, Log, Tls, TunnelName, TunnelTls};
+use super::{Fault, Issuer, Log, Tls, TunnelTls};
 
 mod grants;
 
@@ -214,9 +214,8 @@ fn check_public(table: &Table<'_>, public: Option<&str>, queues: &[QueueGrant]) 
 impl QueueGrant {
     fn read(table: &Table<'_>) -> Option<Self> {
         let id: Option<String> = table.required("id", "\"support\"");
-        // The same may be said in `[[connector]]`: `grants` reads both.
-        let has_own = table.has("connector");
-        let connector: Option<TunnelName> = table.optional("connector", "\"outgate://example/connector/lan1\"");
+        let has_connector = table.has("connector");
+        let connector: Option<String> = table.optional("connector", "nothing");
         let name: Option<String> = table.optional("name", "\"Customer support\"");
         table.finish();
         if let Some(id) = &id {
@@ -225,11 +224,20 @@ impl QueueGrant {
         if name.as_ref().is_some_and(|name| name.chars().any(char::is_control)) {
             table.fault("name", "`name` has control characters".into(), "write a line such as \"Customer support\"");
         }
-        if has_own && connector.is_none() {
+        if has_connector {
+            let identity = connector.as_deref().unwrap_or("outgate://example/connector/lan1");
+            let id = id.as_deref().unwrap_or("support");
+            table.fault(
+                "connector",
+                "a queue does not name its connector: the connector names its queues".into(),
+                format!(
+                    "delete this line, and write `queues = [\"{id}\"]` in the section `[[connector]]` with `identity = \"{identity}\"`"
+                ),
+            );
             return None;
         }
         let name = name.or_else(|| id.clone());
-        Some(Self { id: id?, name: name?, connector: connector.map(|name| name.to_string()).unwrap_or_default() })
+        Some(Self { id: id?, name: name?, connector: String::new() })
     }
 }
 

@@ -89,7 +89,15 @@ fn a_queue_with_two_connectors_is_a_fault_that_names_both() {
         )],
     );
     let text = RELAY.replace("id = \"support\"", "id = \"support\"\nconnector = \"outgate://example/connector/lan2\"");
-    assert_at(&relay_faults(&text), &text, &[("[\"hello\", \"support\"]", "granted to two connectors", "take it from one")]);
+    assert_at(
+        &relay_faults(&text),
+        &text,
+        &[(
+            "\"outgate://example/connector/lan2\"",
+            "a queue does not name its connector",
+            "write `queues = [\"support\"]` in the section `[[connector]]` with `identity = \"outgate://example/connector/lan2\"`",
+        )],
+    );
 }
 
 #[test]

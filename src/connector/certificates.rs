@@ -18,7 +18,7 @@ use crate::net::quic::Credentials;
 use crate::net::shutdown::Stop;
 use crate::net::wall_clock::unix_now;
 use crate::proto::enrolment::{RenewRelay, TrustStore};
-use crate::proto::tunnel::certificate::{CertificateAnswer, CertificateRequest, MAX_CERTIFICATE_BYTES, Trust};
+use crate::proto::tunnel::certificate::{CertificateAnswer, CertificateRequest, Trust};
 
 use super::desk::RelayIndex;
 use super::dial_relay::Links;
@@ -29,9 +29,6 @@ const REQUESTS: usize = 16;
 
 /// Longest sleep: clocks are set, and certificates replaced by hand.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
-
-/// Room in a TRUST frame for what is not lists.
-const ENVELOPE: usize = 512;
 
 /// The issuing CA.
 #[derive(Clone, Debug)]
@@ -106,20 +103,11 @@ impl Keeper {
     /// Has the tunnels' tasks tell their relays what is trusted here.
     fn tell(&self) {
         let der = |certificate: &CertificateDer<'_>| Bytes::copy_from_slice(certificate);
-        let mut trust = Trust {
+        let trust = Trust {
             authorities: self.live.authorities().iter().map(der).collect(),
             links: self.links.iter().map(der).collect(),
-            revocations: Vec::new(),
+            revocations: self.live.revocations().iter().map(|list| Bytes::copy_from_slice(list.der())).collect(),
         };
-        let mut size: usize = ENVELOPE + trust.authorities.iter().chain(&trust.links).map(Bytes::len).sum::<usize>();
-        for list in self.live.revocations() {
-            size += list.der().len();
-            if size <= MAX_CERTIFICATE_BYTES {
-                trust.revocations.push(Bytes::copy_from_slice(list.der()));
-            } else {
-                tracing::warn!(number = %list.number(), "a revocation list is too long for the tunnel: copy `tunnel_tls.revoked` to the relays");
-            }
-        }
         self.trust.send_if_modified(|told| {
             let is_new = **told != trust;
             *told = Arc::new(trust);

@@ -8,8 +8,10 @@ use serde::de::DeserializeOwned;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 
-use crate::net::certificates::{CertificateError, Live, NewKey, Readers, csr_to_pem, write_atomically};
+use crate::net::certificates::reload::EXPIRED_REMEDY;
+use crate::net::certificates::{CertificateError, LEEWAY, Live, NewKey, Readers, csr_to_pem, write_atomically};
 use crate::net::https::{AskError, Asker, ServiceUrl, ask};
+use crate::net::wall_clock::unix_now;
 use crate::proto::enrolment::{Enroll, Granted, MAX_BODY, MAX_TRUST, Refusal, Renew, RenewRelay, TrustStore};
 
 /// Longest sentence that is taken over from the CA.
@@ -21,6 +23,9 @@ pub enum EnrolmentError {
     /// The CA cannot be asked.
     #[error(transparent)]
     Ask(#[from] AskError),
+    /// Our own certificate's time is over: the CA would not speak with us.
+    #[error("this connector's tunnel certificate {0}")]
+    Expired(String),
     /// It refuses.
     #[error("the CA refuses: {error}")]
     Refused {
@@ -60,6 +65,7 @@ impl EnrolmentError {
                 "try again; if the token turns out to be used, make a new one with `outgate ca token`".to_owned()
             }
             Self::Ask(_) => "compare --ca and --ca-sha256 with what `outgate ca token` printed, and the clocks of both hosts".to_owned(),
+            Self::Expired(_) => EXPIRED_REMEDY.to_owned(),
             Self::Refused { remedy, .. } => remedy.clone(),
             Self::Unreadable | Self::Foreign | Self::Key(_) => "use the same version at both ends".to_owned(),
             Self::Exists(_) => "name another --out, or move it away first: nothing is overwritten".to_owned(),
@@ -130,6 +136,9 @@ async fn call<B: Serialize, T: DeserializeOwned>(
     body: Option<&B>,
     max: usize,
 ) -> Result<T, EnrolmentError> {
+    if let Asker::Holder(live) = asker {
+        check_own(live, unix_now())?;
+    }
     let body = body.map(serde_json::to_string).transpose().map_err(|_never| EnrolmentError::Unreadable)?;
     let (status, answer) = ask(url, asker, path, body, max).await?;
     if status.is_success() {
@@ -137,6 +146,12 @@ async fn call<B: Serialize, T: DeserializeOwned>(
     }
     let refusal: Refusal = serde_json::from_slice(&answer).map_err(|_other| EnrolmentError::Unreadable)?;
     Err(EnrolmentError::Refused { error: sentence(&refusal.error), remedy: sentence(&refusal.remedy) })
+}
+
+/// Whether the certificate that we would show holds.
+fn check_own(live: &Live, now: u64) -> Result<(), EnrolmentError> {
+    let over = live.validity().filter(|validity| now > validity.end + LEEWAY.as_secs());
+    over.and_then(|validity| validity.warning(now)).map_or(Ok(()), |warning| Err(EnrolmentError::Expired(warning)))
 }
 
 /// A sentence of the CA's, as it may stand in a log or on a terminal.

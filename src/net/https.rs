@@ -17,22 +17,21 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, client, server};
 use hyper_util::rt::TokioIo;
 use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme, version};
+use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
+use rustls::{ClientConfig, RootCertStore, ServerConfig, version};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::certificates::{Live, SERVICE_HOST, alert_in_words, fingerprint, in_words};
+use super::crowd::{Crowd, Limits, Place};
 use super::listener::Listener;
 use super::shutdown::Stop;
+use super::signatures::{library_signatures, provider};
 
-/// Connections at one time; more wait for a place.
-const MAX_CONNECTIONS: usize = 64;
+/// Connections at one time.
+const CONNECTIONS: Limits = Limits { in_all: 64, per_source: 16 };
 
 /// From the first byte of a connection to its last.
 const DEADLINE: Duration = Duration::from_secs(15);
@@ -88,29 +87,41 @@ pub async fn serve(listener: Listener, credentials: &Live, max: usize, service: 
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
     tls.send_tls13_tickets = 0;
     let tls = TlsAcceptor::from(Arc::new(tls));
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let mut connections = JoinSet::new();
+    let mut connections = Crowd::new(CONNECTIONS);
     loop {
-        let place = tokio::select! {
-            place = Arc::clone(&places).acquire_owned() => place,
-            () = stop.requested() => break,
-        };
         tokio::select! {
             (socket, peer) = listener.accept() => {
                 let (tls, service) = (tls.clone(), service.clone());
-                connections.spawn(async move {
-                    if let Ok(Err(error)) = timeout(DEADLINE, serve_one(socket, peer.ip(), tls, max, service)).await {
+                // Who gives way, or is turned away, sees its connection closed.
+                connections.begin(peer, |place| async move {
+                    let served = serve_one(socket, peer.ip(), tls, max, Held { service, place });
+                    if let Ok(Err(error)) = timeout(DEADLINE, served).await {
                         tracing::debug!(address = %peer.ip(), why = told(&error), "a request to the CA failed");
                     }
-                    drop(place);
                 });
             }
-            Some(_ended) = connections.join_next() => {}
+            Some(_ended) = connections.next() => {}
             () = stop.requested() => break,
         }
     }
     connections.shutdown().await;
     Ok(())
+}
+
+/// Holds its place while a request is answered: what is done cannot be undone, and the asker must hear of it.
+#[derive(Clone)]
+struct Held<S> {
+    service: S,
+    place: Place,
+}
+
+impl<S: Serve> Serve for Held<S> {
+    async fn serve(&self, asked: Asked) -> Answer {
+        self.place.hold();
+        let answer = self.service.serve(asked).await;
+        self.place.free();
+        answer
+    }
 }
 
 async fn serve_one(socket: TcpStream, address: IpAddr, tls: TlsAcceptor, max: usize, service: impl Serve) -> io::Result<()> {
@@ -301,27 +312,7 @@ impl ServerCertVerifier for Pinned {
             .map_err(|error| rustls::Error::General(in_words(&error, end_entity, now)))
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &provider().signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &provider().signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        provider().signature_verification_algorithms.supported_schemes()
-    }
+    library_signatures!();
 }
 
 const WRONG_FINGERPRINT: &str = "its CA has another fingerprint than --ca-sha256: compare it with what `outgate ca token` printed; if they are the \
@@ -345,8 +336,4 @@ fn told(error: &io::Error) -> String {
         Some(error) => error.to_string(),
         None => error.kind().to_string(),
     }
-}
-
-fn provider() -> Arc<rustls::crypto::CryptoProvider> {
-    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }

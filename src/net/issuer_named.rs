@@ -1,13 +1,11 @@
-//! Judges the relay's certificate as rustls does, and says who issued the one that is not the tunnel CA's: on the way out of a
-//! company there may stand a box that opens TLS and shows a certificate of its own.
+//! Who issued a relay's certificate that is not the tunnel CA's: on the way out of a company there may stand a box that opens TLS
+//! and shows a certificate of its own.
 
 use std::fmt;
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::{CertificateError, DigitallySignedStruct, OtherError, SignatureScheme};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{CertificateError, OtherError};
+use rustls_pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::net::certificates::identity_of;
@@ -48,54 +46,12 @@ impl fmt::Display for ForeignCertificate {
 
 impl std::error::Error for ForeignCertificate {}
 
-/// The verifier.
-#[derive(Debug)]
-pub(super) struct IssuerNamed(Arc<WebPkiServerVerifier>);
-
-impl IssuerNamed {
-    pub(super) fn new(verifier: Arc<WebPkiServerVerifier>) -> Self {
-        Self(verifier)
+/// Says who issued a certificate that was refused for its unknown issuer.
+pub(super) fn name_issuer(fault: rustls::Error, certificate: &CertificateDer<'_>) -> rustls::Error {
+    if !matches!(fault, rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) {
+        return fault;
     }
-}
-
-impl ServerCertVerifier for IssuerNamed {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let judged = self.0.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
-        if let Err(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) = judged {
-            let foreign = CertificateError::Other(OtherError(Arc::new(foreign(end_entity))));
-            return Err(rustls::Error::InvalidCertificate(foreign));
-        }
-        judged
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls12_signature(message, certificate, signed)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls13_signature(message, certificate, signed)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
-    }
+    rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(foreign(certificate)))))
 }
 
 /// What a failed handshake says of the certificate, where that was the fault.

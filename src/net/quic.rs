@@ -19,6 +19,7 @@ use socket2::SockRef;
 
 use crate::net::certificates::{CertificateError, Live, identity_of};
 use crate::net::inherited::Origin;
+use crate::net::signatures::provider;
 use crate::proto::tunnel::Identity;
 
 /// What both ends speak; the number is the protocol's major version.
@@ -208,8 +209,4 @@ fn transport() -> Arc<TransportConfig> {
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .datagram_receive_buffer_size(None);
     Arc::new(transport)
-}
-
-fn provider() -> Arc<rustls::crypto::CryptoProvider> {
-    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }

@@ -130,6 +130,13 @@ async fn a_narrow_path_is_told_and_is_no_failure() {
     let found = place.look(&Plan::default()).await;
     let mtu = line(&found, "mtu");
     assert!(found.works && mtu.status == Status::Warning && mtu.remedy.is_some(), "{found:#?}");
+    assert!(mtu.found.contains("datagrams of 12"), "{mtu:?}");
+    // Below what QUIC needs, TCP carries, and what to look for is told.
+    place.wire.every(|rule| rule.largest = Some(1199));
+    let found = place.look(&Plan::default()).await;
+    assert!(found.works && failed(&found, "udp").contains("1280"), "{found:#?}");
+    let mtu = line(&found, "mtu");
+    assert!(mtu.status == Status::Skipped && mtu.found.contains("1280"), "{mtu:?}");
 }
 
 /// A relay that speaks these versions, a wire to it, and a connector's files.

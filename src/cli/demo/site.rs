@@ -157,12 +157,13 @@ impl Site {
     }
 
     fn relay_toml(&self) -> String {
-        let queue = |id: &str| format!("[[domain.queue]]\nid = \"{id}\"\nconnector = \"outgate://demo/connector/lan1\"\n");
+        let queue = |id: &str| format!("[[domain.queue]]\nid = \"{id}\"\n");
         format!(
             "[listen]\nclient = [\"{}\"]\ntunnel = \"127.0.0.1:0\"\nadmin = \"relay.sock\"\n\
              [tls]\ncertificate = \"customers.pem\"\nkey = \"customers-key.pem\"\n\
              [tunnel_tls]\ncertificate = \"tunnel-relay.pem\"\nkey = \"tunnel-relay-key.pem\"\nca = \"tunnel-ca.pem\"\n\
              [[domain]]\nname = \"{DOMAIN}\"\npublic_queue = \"hello\"\n{}{}{}\
+             [[connector]]\nidentity = \"outgate://demo/connector/lan1\"\nqueues = [\"hello\", \"support\", \"tour\"]\n\
              [[issuer]]\niss = \"{ISSUER}\"\njwks = \"issuer.jwks.json\"\n",
             self.listen,
             queue("hello"),

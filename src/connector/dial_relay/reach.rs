@@ -276,7 +276,8 @@ impl<'a> Look<'a> {
             (Cause::Blocked, _) => format!("this host's own firewall forbids it: allow {protocol} to {relay} there"),
             (Cause::Unreachable | Cause::Silent | Cause::Ours, Transport::Quic) => {
                 format!(
-                    "let UDP to {relay} and its answers pass the firewall; with transport = \"auto\" the tunnel goes over TCP until then"
+                    "let UDP to {relay} and its answers pass the firewall, also in packets of 1280 bytes (a VPN on the path may have a smaller \
+                    MTU); with transport = \"auto\" the tunnel goes over TCP until then"
                 )
             }
             (Cause::Unreachable | Cause::Silent | Cause::Ours, Transport::Tls) => {
@@ -386,7 +387,7 @@ impl<'a> Look<'a> {
     /// What QUIC's own discovery finds on the path.
     async fn datagrams(&self, reached: Option<SocketAddr>) -> Finding {
         let (Some(address), Ok(credentials)) = (reached, &self.credentials) else {
-            return (Status::Skipped, "QUIC does not get through".to_owned(), None);
+            return (Status::Skipped, "QUIC does not get through, which measures it and needs packets of 1280 bytes".to_owned(), None);
         };
         let endpoint = Ways::new(credentials.clone(), &as_dialled(self.relay)).map_err(|fault| fault.to_string());
         let connecting = endpoint.and_then(|mut ways| {

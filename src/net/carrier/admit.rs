@@ -1,27 +1,21 @@
 //! The relay's accept loops: handshakes run beside them, bounded in number and time, so that no silent peer holds up another.
-//!
-//! Where too many are under way, the one that has waited longest gives way to the newcomer: a true connector is through in a
-//! few milliseconds, and those that only wait cannot keep it out.
 
-use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use quinn::{Endpoint, Incoming};
 use tokio::net::TcpStream;
-use tokio::task::{AbortHandle, Id, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use super::{CarrierInput, DialFault, HANDSHAKE, Owner, Standing, quic_pump, serve, tls_pump};
+use crate::net::crowd::{Begun, Crowd, Limits};
 use crate::net::dial::tune;
 use crate::net::listener::Listener;
 
 /// Handshakes under way at once on one socket.
-const PENDING: usize = 256;
-
-/// Handshakes under way at once from one address.
-const PENDING_PER_ADDRESS: usize = 64;
+const PENDING: Limits = Limits { in_all: 256, per_source: 64 };
 
 /// QUIC handshakes under way above which a newcomer must first prove its address (Retry, RFC 9000 §8.1.2).
 const PENDING_UNPROVEN: usize = 32;
@@ -84,34 +78,25 @@ async fn take_tls(socket: TcpStream, acceptor: TlsAcceptor) -> Result<Standing, 
     Ok(Standing::Tls(Box::new(stream.into())))
 }
 
-/// The handshakes under way on one socket, the longest first.
+/// The handshakes under way on one socket.
 #[derive(Debug)]
 struct Pending {
-    tasks: JoinSet<Option<Standing>>,
-    waiting: VecDeque<Waiting>,
+    crowd: Crowd<Option<Standing>>,
     owner: Owner,
-}
-
-#[derive(Debug)]
-struct Waiting {
-    task: Id,
-    abort: AbortHandle,
-    address: SocketAddr,
 }
 
 impl Pending {
     fn new(owner: Owner) -> Self {
-        Self { tasks: JoinSet::new(), waiting: VecDeque::new(), owner }
+        Self { crowd: Crowd::new(PENDING), owner }
     }
 
     fn len(&self) -> usize {
-        self.waiting.len()
+        self.crowd.len()
     }
 
     fn begin(&mut self, address: SocketAddr, handshake: impl Future<Output = Result<Standing, DialFault>> + Send + 'static) {
-        self.make_room(address.ip().to_canonical());
         let owner = self.owner.clone();
-        let abort = self.tasks.spawn(async move {
+        let begun = self.crowd.begin(address, |_place| async move {
             let why = match timeout(HANDSHAKE, handshake).await {
                 Ok(Ok(came)) => return Some(came),
                 Ok(Err(fault)) => fault.why,
@@ -121,18 +106,7 @@ impl Pending {
             drop(owner.inputs.send(CarrierInput::Refused { address, why }).await);
             None
         });
-        self.waiting.push_back(Waiting { task: abort.id(), abort, address });
-    }
-
-    fn make_room(&mut self, newcomer: IpAddr) {
-        let is_neighbour = |waiting: &Waiting| waiting.address.ip().to_canonical() == newcomer;
-        let leaves = if self.waiting.iter().filter(|waiting| is_neighbour(waiting)).count() >= PENDING_PER_ADDRESS {
-            self.waiting.iter().position(is_neighbour)
-        } else {
-            (self.waiting.len() >= PENDING).then_some(0)
-        };
-        if let Some(Waiting { abort, address, .. }) = leaves.and_then(|at| self.waiting.remove(at)) {
-            abort.abort();
+        if let Begun::InsteadOf(address) = begun {
             // What a busy owner does not hear of is one stranger among hundreds.
             drop(self.owner.inputs.try_send(CarrierInput::Refused { address, why: "it gave way to a newcomer".into() }));
         }
@@ -140,13 +114,6 @@ impl Pending {
 
     /// The next handshake that ended; `None` within when it failed, without when none is under way.
     async fn next(&mut self) -> Option<Option<Standing>> {
-        let (id, came) = match self.tasks.join_next_with_id().await? {
-            Ok((id, came)) => (id, came),
-            Err(fault) => (fault.id(), None),
-        };
-        if let Some(at) = self.waiting.iter().position(|waiting| waiting.task == id) {
-            self.waiting.remove(at);
-        }
-        Some(came)
+        Some(self.crowd.next().await?.flatten())
     }
 }

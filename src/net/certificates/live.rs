@@ -8,13 +8,12 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ResolvesClientCert, WebPkiServerVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, ResolvesServerCert, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
+use rustls::{DistinguishedName, RootCertStore, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::sync::watch;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
@@ -23,8 +22,9 @@ use super::is_vouched_for;
 use super::revocation::{RevocationError, Revocations, Taken};
 use super::validity::Validity;
 use super::words::in_words;
-use crate::net::issuer_named::IssuerNamed;
+use crate::net::issuer_named::name_issuer;
 use crate::net::quic::Credentials;
+use crate::net::signatures::{library_signatures, provider};
 
 /// How far the clocks of the two ends may differ where a certificate begins or ends.
 pub const LEEWAY: Duration = Duration::from_secs(600);
@@ -53,7 +53,7 @@ struct State {
     own: Arc<CertifiedKey>,
     revocations: Vec<Revocations>,
     clients: Arc<dyn ClientCertVerifier>,
-    servers: Arc<IssuerNamed>,
+    servers: Arc<WebPkiServerVerifier>,
 }
 
 impl fmt::Debug for Live {
@@ -232,7 +232,7 @@ impl State {
             .only_check_end_entity_revocation()
             .allow_unknown_revocation_status()
             .build()?;
-        Ok(Self { credentials, admitted, own: Arc::new(own), revocations, clients, servers: Arc::new(IssuerNamed::new(servers)) })
+        Ok(Self { credentials, admitted, own: Arc::new(own), revocations, clients, servers })
     }
 }
 
@@ -255,30 +255,11 @@ impl ServerCertVerifier for Live {
     ) -> Result<ServerCertVerified, rustls::Error> {
         let servers = Arc::clone(&self.state().servers);
         with_leeway(now, |at| servers.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, at))
+            .map_err(|fault| name_issuer(fault, end_entity))
             .inspect_err(|error| self.tell(end_entity, now, error))
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &provider().signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &provider().signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        provider().signature_verification_algorithms.supported_schemes()
-    }
+    library_signatures!();
 }
 
 impl ClientCertVerifier for Live {
@@ -298,27 +279,7 @@ impl ClientCertVerifier for Live {
             .inspect_err(|error| self.tell(end_entity, now, error))
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        ServerCertVerifier::verify_tls12_signature(self, message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        ServerCertVerifier::verify_tls13_signature(self, message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        ServerCertVerifier::supported_verify_schemes(self)
-    }
+    library_signatures!();
 }
 
 impl ResolvesServerCert for Live {
@@ -359,27 +320,7 @@ impl ClientCertVerifier for OptionalClients {
         self.0.verify_client_cert(end_entity, intermediates, now)
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        ServerCertVerifier::verify_tls12_signature(&self.0, message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        ServerCertVerifier::verify_tls13_signature(&self.0, message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        ServerCertVerifier::supported_verify_schemes(&self.0)
-    }
+    library_signatures!();
 }
 
 /// Verifies at `now`; a certificate whose time has just passed, or is just to come, is judged by a clock that differs by [`LEEWAY`].
@@ -393,10 +334,6 @@ pub(in crate::net) fn with_leeway<T>(now: UnixTime, verify: impl Fn(UnixTime) ->
         verdict => return verdict,
     };
     verify(UnixTime::since_unix_epoch(Duration::from_secs(shifted)))
-}
-
-fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
 #[expect(clippy::disallowed_methods, reason = "a pause between two lines of the log")]

@@ -13,7 +13,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use super::revocation::{RevocationError, Taken};
-use super::{Live, Validity, finish_pair, lists_in, load, load_authorities};
+use super::{LEEWAY, Live, Validity, finish_pair, lists_in, load, load_authorities};
 use crate::config::{Tls, TunnelTls};
 use crate::net::quic::Credentials;
 use crate::net::shutdown::Stop;
@@ -29,6 +29,11 @@ const SETTLE: Duration = Duration::from_secs(1);
 /// How often the log repeats that a certificate's end is near.
 const REPEAT: u64 = 86_400;
 
+/// What to do about a tunnel certificate whose time is over: who shows it is let in nowhere, to no relay and not to the CA.
+pub const EXPIRED_REMEDY: &str = "it can no longer renew itself. Set this host's clock if that is wrong; else enrol again with a new token \
+     (`outgate ca token` at the CA, `outgate connector enroll` here; for a relay `outgate ca issue`) and put the new files in the place of the \
+     old ones: they are taken up without a restart";
+
 /// One certificate in the status.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct CertificateStatus {
@@ -38,7 +43,7 @@ pub struct CertificateStatus {
     pub expires_at: u64,
     /// Whole days until then; negative where it has expired.
     pub days_left: i64,
-    /// Why its files are not taken up, where they are not.
+    /// Why its files are not taken up, where they are not; or that it has expired. With the remedy.
     pub fault: Option<String>,
 }
 
@@ -211,17 +216,21 @@ impl Watched {
         let Some(validity) = self.shown.validity() else {
             return CertificateStatus { name, fault, ..CertificateStatus::default() };
         };
+        let is_over = now > validity.end + LEEWAY.as_secs();
         if let Some(warning) = validity.warning(now)
             && now >= self.warned_at + REPEAT
         {
             self.warned_at = now;
-            tracing::warn!(certificate = name, "the certificate {warning}: {}", self.remedy());
+            tracing::warn!(certificate = name, "the certificate {warning}: {}", self.remedy(is_over));
         }
+        let over = || validity.warning(now).filter(|_| is_over).map(|warning| format!("it {warning}: {}", self.remedy(is_over)));
+        let fault = fault.or_else(over);
         CertificateStatus { name, expires_at: validity.end, days_left: validity.days_left(now), fault }
     }
 
-    fn remedy(&self) -> &'static str {
+    fn remedy(&self, is_over: bool) -> &'static str {
         match self.shown {
+            Shown::Tunnel(..) if is_over => EXPIRED_REMEDY,
             Shown::Tunnel(..) => {
                 "it renews itself where `[ca]` of the connector names the issuing CA; else `outgate connector enroll` or `outgate ca issue`"
             }

@@ -7,8 +7,7 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 use x509_parser::prelude::{CertificateRevocationList, FromDer as _, X509Certificate};
 
-/// Largest list that is read: some 25,000 entries.
-const MAX_BYTES: usize = 1 << 20;
+use crate::proto::tunnel::certificate::MAX_LIST_BYTES;
 
 /// A list whose signature was verified.
 #[derive(Clone)]
@@ -62,7 +61,7 @@ impl Revocations {
     /// # Errors
     /// It is none, has no number, or is signed by somebody else.
     pub fn read(der: &[u8], authorities: &[CertificateDer<'_>]) -> Result<Self, RevocationError> {
-        if der.len() > MAX_BYTES {
+        if der.len() > MAX_LIST_BYTES {
             return Err(RevocationError::Unreadable);
         }
         let (rest, list) = CertificateRevocationList::from_der(der).map_err(|_other| RevocationError::Unreadable)?;

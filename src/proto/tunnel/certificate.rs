@@ -6,19 +6,26 @@
 //!                   ◀──    CERT             ◀──    issues for the names in the present certificate
 //!                   ◀──    TRUST                   (CAs and revocation lists, after ATTACHED and when they change)
 //! ```
-//! All three are control frames of at most 16 KiB and may be ignored by who does not know them. One request is pending at a
-//! time. Nothing here is believed: the CA checks the request, the relay checks what it gets against its own key and its own CAs.
+//! All three are control frames of at most 16 KiB and may be ignored by who does not know them. A revocation list that is longer
+//! goes in parts. One request is pending at a time. Nothing here is believed: the CA checks the request, the relay checks what it gets against its own key and its own CAs.
 
 use bytes::Bytes;
 use prost::Message;
 
-use super::frame::{Frame, IGNORABLE};
+use super::frame::{Frame, IGNORABLE, MORE};
 use super::handshake::Refusal;
 use super::open::{MAX_TEXT_BYTES, clip, text};
 use super::wire::{self, kind};
 
+mod parts;
+
+pub(super) use self::parts::{ListIntake, LongLists};
+
 /// Largest body of one of these frames.
 pub const MAX_CERTIFICATE_BYTES: usize = 16 * 1024;
+
+/// Largest revocation list: some 25,000 entries.
+pub const MAX_LIST_BYTES: usize = 1 << 20;
 
 /// News that may wait for the shell.
 pub(super) const MAX_NEWS: usize = 16;
@@ -107,6 +114,13 @@ struct WireTrust {
     links: Vec<Bytes>,
     #[prost(bytes = "bytes", repeated, tag = "3")]
     revocations: Vec<Bytes>,
+    /// Of the list that `part` belongs to; 0 where the frame is whole.
+    #[prost(uint32, tag = "4")]
+    length: u32,
+    #[prost(uint32, tag = "5")]
+    offset: u32,
+    #[prost(bytes = "bytes", tag = "6")]
+    part: Bytes,
 }
 
 /// The frame for a request; `None` where it is too large.
@@ -129,10 +143,9 @@ pub(super) fn answer_frame(id: u64, answer: &CertificateAnswer) -> Bytes {
     issued.unwrap_or_else(refused)
 }
 
-/// The frame for CAs and lists; `None` where it is too large.
-pub(super) fn trust_frame(trust: &Trust) -> Option<Bytes> {
-    let Trust { authorities, links, revocations } = trust.clone();
-    bounded(kind::TRUST, &WireTrust { authorities, links, revocations })
+/// What a TRUST frame begins with: all but the lists.
+fn without_lists(trust: &Trust) -> WireTrust {
+    WireTrust { authorities: trust.authorities.clone(), links: trust.links.clone(), ..WireTrust::default() }
 }
 
 pub(super) fn read_request(frame: &Frame) -> Result<CertificateRequest, Refusal> {
@@ -149,9 +162,14 @@ pub(super) fn read_answer(frame: &Frame) -> Result<(u64, CertificateAnswer), Ref
     Ok((answer.id, CertificateAnswer::Issued(answer.chain)))
 }
 
-pub(super) fn read_trust(frame: &Frame) -> Result<Trust, Refusal> {
-    let WireTrust { authorities, links, revocations } = read(frame)?;
-    Ok(Trust { authorities, links, revocations })
+/// What a TRUST frame tells; `None` for a part of a list that is not whole yet.
+pub(super) fn read_trust(frame: &Frame, intake: &mut ListIntake) -> Result<Option<Trust>, Refusal> {
+    let told: WireTrust = read(frame)?;
+    if told.length != 0 {
+        let list = intake.take(&told, frame.flags & MORE != 0)?;
+        return Ok(list.map(|list| Trust { revocations: vec![list], ..Trust::default() }));
+    }
+    Ok(Some(Trust { authorities: told.authorities, links: told.links, revocations: told.revocations }))
 }
 
 fn bounded<M: Message>(kind: u8, message: &M) -> Option<Bytes> {

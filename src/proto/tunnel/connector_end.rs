@@ -22,7 +22,7 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 
 use super::carrier::{self, Carrier, Phase};
-use super::certificate::CertificateRequest;
+use super::certificate::{CertificateRequest, LongLists};
 use super::credit::Pool;
 use super::frame::Frame;
 use super::goaway::Leaving;
@@ -59,6 +59,8 @@ pub struct ConnectorEnd {
     trunk: Trunk,
     pool: Pool,
     policy: Outbox,
+    /// Revocation lists that go in parts.
+    long_lists: LongLists,
     checks: HashSet<u64>,
     events: VecDeque<ConnectorEvent>,
     attached: u64,
@@ -102,6 +104,7 @@ impl ConnectorEnd {
             last_words: VecDeque::new(),
             trunk: Trunk::default(),
             policy: Outbox::default(),
+            long_lists: LongLists::default(),
             checks: HashSet::new(),
             events: VecDeque::new(),
             attached: 0,
@@ -166,6 +169,7 @@ impl ConnectorEnd {
                 state.write(max, out);
                 if attached {
                     self.trunk.write_acks(&mut self.channels, max, out);
+                    self.long_lists.write(max, out);
                     self.policy.write(max, out);
                 }
             }
@@ -239,6 +243,7 @@ impl ConnectorEnd {
         self.trunk.clear();
         self.forget_certificate();
         self.policy.reset();
+        self.long_lists.reset();
         if !self.tunnel_id.is_empty() && self.detached_at.is_none() {
             self.detached_at = Some(now);
             self.events.push_back(ConnectorEvent::Detached);

@@ -128,6 +128,18 @@ mod tests {
         assert!(bytes.is_empty());
     }
 
+    /// The bytes in docs/tunnel-protocol.md.
+    #[test]
+    fn the_documents_examples_are_what_is_sent() {
+        use crate::im::{ImEvent, Message};
+        use crate::proto::tunnel::{event, wire};
+        let ping = wire::encoded(kind::PING, 0, 0, &wire::Ping { nonce: 5 });
+        assert_eq!(ping[..], [0x11, 0, 0, 2, 8, 5]);
+        let event = event::encode(&ImEvent::Message(Message { body: "hi".into(), ..Message::default() }));
+        let data = wire::encoded(kind::DATA, 0, 3, &wire::Data { number: 1, sm_in: 1, mark: 0, event });
+        assert_eq!(data[..], [9, 0, 3, 0x0c, 8, 1, 0x10, 1, 0x22, 6, 0x0a, 4, 0x12, 2, 0x68, 0x69]);
+    }
+
     #[test]
     fn a_cut_frame_waits_for_its_rest_at_every_offset() {
         let mut whole = BytesMut::new();

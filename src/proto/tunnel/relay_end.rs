@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 
 use super::carrier::{self, Carrier, Phase};
-use super::certificate::CertificateNews;
+use super::certificate::{CertificateNews, ListIntake};
 use super::credit::Pool;
 use super::frame::Frame;
 use super::goaway::Leaving;
@@ -73,6 +73,8 @@ struct Peer {
     tunnel: Option<Tunnel>,
     /// Outlives tunnels: what the connector pushed.
     policy: Intake,
+    /// The revocation list that is coming in parts.
+    list: ListIntake,
     incarnation: Bytes,
     /// When NEW came over a tunnel that was attached, within the last minute.
     replaced: VecDeque<Instant>,
@@ -435,6 +437,7 @@ impl Peer {
             identity,
             tunnel: None,
             policy: Intake::default(),
+            list: ListIntake::default(),
             incarnation: Bytes::new(),
             replaced: VecDeque::new(),
             waiting: VecDeque::new(),

@@ -1,6 +1,8 @@
 //! A revocation bites: at the handshake and on the tunnel that stands, however the list comes.
 
+use outgate::net::certificates::lists_in;
 use outgate::net::wall_clock::unix_now;
+use outgate::proto::tunnel::certificate::MAX_CERTIFICATE_BYTES;
 
 use crate::fault_table::proven;
 
@@ -80,6 +82,26 @@ async fn a_list_that_comes_as_a_file_bites_too_and_an_older_one_does_not_lift_it
     site.attached("lan1", false).await;
     assert_eq!(site.attached("lan2", true).await, 1);
     site.stop([connector, other]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_of_thousands_bites_over_the_tunnel() {
+    let mut site = Site::new();
+    site.certify(None);
+    site.add_revoked(5000);
+    let url = site.serve();
+    let relay = site.start_relay();
+    let first = site.start_connector("lan1", relay, Some(&url)).await;
+    let second = site.start_connector("lan2", relay, Some(&url)).await;
+    site.attached("lan1", true).await;
+    assert_eq!(site.attached("lan2", true).await, 1);
+
+    site.authority().revoke("lan1", "stolen", unix_now()).unwrap();
+    site.attached("lan1", false).await;
+    assert_eq!(site.attached("lan2", true).await, 1, "the neighbour's carrier stands");
+    let list = lists_in(site.read("relay/revoked.pem").as_bytes()).unwrap().remove(0);
+    assert!(list.len() > 10 * MAX_CERTIFICATE_BYTES, "{} bytes", list.len());
+    site.stop([first, second]).await;
 }
 
 async fn refused_at(site: &Site) -> u64 {

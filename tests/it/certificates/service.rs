@@ -1,6 +1,7 @@
 //! Enrolment as an admin does it, with the built program, against `outgate ca serve`.
 
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -163,6 +164,40 @@ async fn strangers_who_say_nothing_or_too_much_cost_the_service_little() {
     drop(silent);
     drop(last.write_all(b"x").await);
     assert!(tokio::time::timeout(PATIENCE, last.read(&mut [0; 8])).await.is_ok(), "it is let go");
+}
+
+#[tokio::test]
+async fn one_address_has_a_share_of_the_service_and_its_longest_waiter_gives_way() {
+    let place = Place::new();
+    let ca = place.serve();
+    let address = ca.url.trim_start_matches("https://").parse().unwrap();
+    let connect = async |from: &str| {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::new(from.parse().unwrap(), 0)).unwrap();
+        socket.connect(address).await.unwrap()
+    };
+    let neighbour = connect("127.0.0.2").await;
+    let mut crowd = Vec::new();
+    for _ in 0..100 {
+        crowd.push(connect("127.0.0.1").await);
+    }
+    // Long before the deadline of a connection, and all but sixteen.
+    let closed = async |socket: &tokio::net::TcpStream| {
+        let closed = tokio::time::timeout(Duration::from_secs(10), socket.readable()).await;
+        assert!(closed.is_ok(), "it did not give way");
+    };
+    for socket in &crowd[..84] {
+        closed(socket).await;
+    }
+    let stands =
+        |socket: &tokio::net::TcpStream| socket.try_read(&mut [0; 1]).is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
+    assert!(stands(&neighbour), "another address does not pay for it");
+    assert!(crowd[84..].iter().all(stands));
+    let token = place.ok(&["ca", "token", "ca", "--name", "lan1"]);
+    let enrol = ["connector", "enroll", "--ca", &ca.url, "--ca-sha256", &ca.fingerprint, "--token-file", "-", "--out", "out"];
+    assert_eq!(place.outgate(&enrol, &token).code, 0);
+    closed(&crowd[84]).await;
+    assert!(stands(&neighbour));
 }
 
 #[derive(Debug)]

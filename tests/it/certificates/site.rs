@@ -14,7 +14,7 @@ use outgate::net::link_keys::SigningKey;
 use outgate::net::wall_clock::unix_now;
 use outgate::relay::Relay;
 use outgate::relay::setup::settings_of;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// Far above what anything here takes: a test that waits longer has failed.
@@ -95,6 +95,22 @@ impl Site {
         }
     }
 
+    /// Writes `count` more certificates into the CA's ledger, all of them revoked.
+    pub(super) fn add_revoked(&self, count: u32) {
+        let mut issued = self.read("ca/issued.jsonl");
+        let entry: Value = serde_json::from_str(issued.lines().next().unwrap()).unwrap();
+        let mut revoked = String::new();
+        for n in 0..count {
+            let serial = format!("5a{n:038x}");
+            let entry = json!({"serial": serial, "name": "outgate://example/connector/gone", "begin": entry["begin"], "end": entry["end"],
+                "generation": 1, "by": "offline", "at": entry["at"]});
+            issued += &format!("{entry}\n");
+            revoked += &format!("{}\n", json!({"serial": serial, "at": entry["at"], "why": ""}));
+        }
+        self.write("ca/issued.jsonl", &issued);
+        self.write("ca/revoked.jsonl", &revoked);
+    }
+
     /// Serves the CA.
     pub(super) fn serve(&mut self) -> String {
         let service = Service::start(self.authority(), loopback()).unwrap();
@@ -105,14 +121,15 @@ impl Site {
 
     /// Starts the relay, to which `lan1` and `lan2` may come.
     pub(super) fn start_relay(&mut self) -> SocketAddr {
-        let queue = |id: &str, name: &str| format!("[[domain.queue]]\nid = \"{id}\"\nconnector = \"outgate://example/connector/{name}\"\n");
+        let connector =
+            |name: &str, queue: &str| format!("[[connector]]\nidentity = \"outgate://example/connector/{name}\"\nqueues = [\"{queue}\"]\n");
         let text = format!(
             "[listen]\nclient = [\"127.0.0.1:0\"]\ntunnel = \"127.0.0.1:0\"\nadmin = \"relay.sock\"\n\
              [tls]\ncertificate = \"tls.pem\"\nkey = \"tls-key.pem\"\n{TUNNEL_TLS}\
-             [[domain]]\nname = \"{DOMAIN}\"\npublic_queue = \"hello\"\n{}{}\
+             [[domain]]\nname = \"{DOMAIN}\"\npublic_queue = \"hello\"\n[[domain.queue]]\nid = \"hello\"\n[[domain.queue]]\nid = \"other\"\n{}{}\
              [[issuer]]\niss = \"https://example\"\njwks = \"jwks.json\"\n",
-            queue("hello", "lan1"),
-            queue("other", "lan2")
+            connector("lan1", "hello"),
+            connector("lan2", "other")
         );
         let (key, _pem) = SigningKey::generate().unwrap();
         self.write("relay/jwks.json", &key.public_set().to_string());

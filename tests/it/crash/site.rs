@@ -204,7 +204,8 @@ fn configure(home: &Path, customers: SocketAddr, agents: SocketAddr, tunnel: Soc
         [tls]\ncertificate = \"cert.pem\"\nkey = \"key.pem\"\n\
         [tunnel_tls]\ncertificate = \"tunnel/relay.pem\"\nkey = \"tunnel/relay-key.pem\"\nca = \"tunnel/ca.pem\"\n\
         [[domain]]\nname = \"{CUSTOMERS}\"\npublic_queue = \"hello\"\n\
-        [[domain.queue]]\nid = \"hello\"\nconnector = \"outgate://example/connector/lan1\"\n"
+        [[domain.queue]]\nid = \"hello\"\n\
+        [[connector]]\nidentity = \"outgate://example/connector/lan1\"\nqueues = [\"hello\"]\n"
     );
     let connector = format!(
         "name = \"lan1\"\nadmin = \"{folder}/connector.sock\"\n\

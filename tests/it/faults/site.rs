@@ -254,7 +254,8 @@ pub(crate) fn relay_toml(plan: &Plan) -> String {
         [tls]\ncertificate = \"customers.pem\"\nkey = \"customers-key.pem\"\n\
         [tunnel_tls]\ncertificate = \"tunnel-relay.pem\"\nkey = \"tunnel-relay-key.pem\"\nca = \"tunnel-ca.pem\"\n\
         [[domain]]\nname = \"{CUSTOMERS}\"\npublic_queue = \"hello\"\n\
-        [[domain.queue]]\nid = \"hello\"\nconnector = \"outgate://example/connector/lan1\"\n",
+        [[domain.queue]]\nid = \"hello\"\n\
+        [[connector]]\nidentity = \"outgate://example/connector/lan1\"\nqueues = [\"hello\"]\n",
         plan.listen_lines
     )
 }

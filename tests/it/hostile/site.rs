@@ -26,8 +26,8 @@ pub(super) const LOGIN_WITHIN: Duration = Duration::from_secs(2);
 const ISSUER: &str = "https://example.com";
 
 /// Queues beside the shipped ones: one that the connector does not have, one whose connector never comes.
-const MORE_QUEUES: &str = "\n[[domain.queue]]\nid = \"ghost\"\nconnector = \"outgate://example/connector/lan1\"\n\
-    \n[[domain.queue]]\nid = \"elsewhere\"\nconnector = \"outgate://example/connector/lan2\"\n\n# Who may sign links: the public half";
+const MORE_QUEUES: &str = "\n[[domain.queue]]\nid = \"ghost\"\n\n[[domain.queue]]\nid = \"elsewhere\"\n\n\
+    [[connector]]\nidentity = \"outgate://example/connector/lan2\"\nqueues = [\"elsewhere\"]\n\n# Who may sign links: the public half";
 
 /// Both processes, and the folder with all that they need.
 #[derive(Debug)]
@@ -58,6 +58,7 @@ impl Site {
             ("# admin = \"/run/outgate-relay/admin.sock\"", format!("admin = {}", path("relay.sock"))),
             ("# negotiation = \"15s\"", format!("negotiation = \"{}s\"", login.as_secs())),
             ("# tls_handshake = \"5s\"", format!("tls_handshake = \"{}s\"", handshake.as_secs())),
+            ("queues = [\"hello\", \"support\"]", "queues = [\"hello\", \"support\", \"ghost\"]".to_owned()),
             ("\n# Who may sign links: the public half", MORE_QUEUES.to_owned()),
         ];
         substitute("relay.toml", &home.path().join("dmz/relay.toml"), &relay);

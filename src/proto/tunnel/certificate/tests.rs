@@ -12,6 +12,7 @@ struct Ends {
     relay: RelayEnd,
     connector: ConnectorEnd,
     identity: Identity,
+    carrier: CarrierId,
     now: Instant,
 }
 
@@ -24,7 +25,7 @@ impl Ends {
         let mut connector = ConnectorEnd::new(Settings::default(), [1; 16]);
         relay.carrier_opened(CARRIER, identity.clone(), now);
         connector.carrier_opened(CARRIER, now);
-        let mut ends = Self { relay, connector, identity, now };
+        let mut ends = Self { relay, connector, identity, carrier: CARRIER, now };
         ends.pump();
         assert!(ends.relay.is_attached(&ends.identity));
         ends
@@ -32,20 +33,26 @@ impl Ends {
 
     /// Carries control frames until both are silent.
     fn pump(&mut self) {
-        loop {
-            let mut out = BytesMut::new();
-            let mut moved = self.connector.poll_transmit(CARRIER, Lane::Control, usize::MAX, &mut out, self.now);
-            while let Some(frame) = decode(&mut out).unwrap() {
-                self.relay.handle_frame(CARRIER, frame, self.now);
-            }
-            moved |= self.relay.poll_transmit(CARRIER, Lane::Control, usize::MAX, &mut out, self.now);
-            while let Some(frame) = decode(&mut out).unwrap() {
-                self.connector.handle_frame(CARRIER, frame, self.now);
-            }
-            if !moved {
-                return;
-            }
+        while self.step(usize::MAX) {}
+    }
+
+    /// Carries what each side writes at once, up to `max` bytes begun.
+    fn step(&mut self, max: usize) -> bool {
+        let mut out = BytesMut::new();
+        let mut moved = self.connector.poll_transmit(self.carrier, Lane::Control, max, &mut out, self.now);
+        while let Some(frame) = decode(&mut out).unwrap() {
+            self.relay.handle_frame(self.carrier, frame, self.now);
         }
+        moved |= self.relay.poll_transmit(self.carrier, Lane::Control, max, &mut out, self.now);
+        while let Some(frame) = decode(&mut out).unwrap() {
+            self.connector.handle_frame(self.carrier, frame, self.now);
+        }
+        moved
+    }
+
+    fn heard(&mut self) -> Vec<Trust> {
+        let news = std::iter::from_fn(|| self.relay.poll_certificate());
+        news.map(|(_, news)| if let CertificateNews::Trust(trust) = news { trust } else { panic!("an answer") }).collect()
     }
 
     fn ask(&mut self, id: u64) -> bool {
@@ -124,7 +131,7 @@ fn trust_reaches_the_relay_and_a_flood_of_it_stays_bounded() {
 fn what_is_larger_than_its_limit_is_not_sent_and_costs_the_carrier_that_brings_it() {
     let mut ends = Ends::attached();
     let large = Bytes::from(vec![0; MAX_CERTIFICATE_BYTES]);
-    assert!(!ends.connector.tell_trust(&Trust { revocations: vec![large.clone()], ..Trust::default() }, ends.now));
+    assert!(!ends.connector.tell_trust(&Trust { authorities: vec![large.clone()], ..Trust::default() }, ends.now));
     let identity = ends.identity.clone();
     assert!(!ends.relay.request_certificate(&identity, &CertificateRequest { csr: large.clone(), ..request(1) }, ends.now));
     // An answer that is too large becomes a refusal: the relay must not wait for ever.
@@ -143,8 +150,94 @@ fn what_is_larger_than_its_limit_is_not_sent_and_costs_the_carrier_that_brings_i
 
 #[test]
 fn who_does_not_know_the_frames_may_ignore_them() {
-    for frame in [request_frame(&request(1)).unwrap(), trust_frame(&Trust::default()).unwrap()] {
+    for frame in [request_frame(&request(1)).unwrap(), LongLists::default().tell(&Trust::default()).unwrap()] {
         let frame = decode(&mut BytesMut::from(&frame[..])).unwrap().unwrap();
         assert_ne!(frame.flags & IGNORABLE, 0);
     }
+}
+
+#[test]
+fn a_list_longer_than_a_frame_comes_in_parts_and_others_do_not_wait_for_it() {
+    let mut ends = Ends::attached();
+    let (short, long) = (Bytes::from_static(b"short"), list(1, 100_000));
+    let trust = Trust { authorities: vec![short.clone()], revocations: vec![long.clone(), short.clone()], ..Trust::default() };
+    assert!(ends.connector.tell_trust(&trust, ends.now));
+    ends.pump();
+    let first = Trust { authorities: vec![short.clone()], revocations: vec![short], ..Trust::default() };
+    assert!(ends.heard() == [first, of(&long)]);
+    // Too long for any relay.
+    assert!(ends.connector.tell_trust(&of(&list(2, MAX_LIST_BYTES + 1)), ends.now));
+    ends.pump();
+    assert_eq!(ends.heard(), [Trust::default()]);
+}
+
+#[test]
+fn lists_that_change_while_one_is_sent_do_not_keep_it_from_getting_through() {
+    let mut ends = Ends::attached();
+    let (first, last) = (list(0, 100_000), list(9, 100_000));
+    assert!(ends.connector.tell_trust(&of(&first), ends.now));
+    for change in 0..=9 {
+        ends.step(64);
+        assert!(ends.connector.tell_trust(&of(&list(change, 100_000)), ends.now));
+    }
+    ends.pump();
+    let long: Vec<_> = ends.heard().into_iter().filter(|trust| *trust != Trust::default()).collect();
+    assert!(long == [of(&first), of(&last)], "{} lists came", long.len());
+}
+
+#[test]
+fn a_list_that_a_lost_carrier_cut_begins_anew() {
+    let mut ends = Ends::attached();
+    let long = list(1, 100_000);
+    assert!(ends.connector.tell_trust(&of(&long), ends.now));
+    for _ in 0..3 {
+        ends.step(1);
+    }
+    ends.relay.carrier_lost(CARRIER, ends.now);
+    ends.connector.carrier_lost(CARRIER, ends.now);
+    let next = CarrierId(2);
+    ends.carrier = next;
+    ends.relay.carrier_opened(next, ends.identity.clone(), ends.now);
+    ends.connector.carrier_opened(next, ends.now);
+    ends.pump();
+    assert!(ends.relay.is_attached(&ends.identity));
+    ends.heard();
+    assert!(ends.connector.tell_trust(&of(&long), ends.now));
+    ends.pump();
+    assert!(ends.heard() == [Trust::default(), of(&long)]);
+}
+
+#[test]
+fn a_part_that_is_out_of_order_empty_or_too_much_costs_the_carrier() {
+    let good = WireTrust { length: 10, part: Bytes::from_static(b"01234"), ..WireTrust::default() };
+    let part = |offset: u32, part: &'static [u8]| WireTrust { offset, part: Bytes::from_static(part), ..good.clone() };
+    let mut intake = ListIntake::default();
+    assert_eq!(intake.take(&part(5, b"56789"), false), Err(Refusal("malformed")), "nothing was begun");
+    assert_eq!(intake.take(&good, true), Ok(None));
+    assert_eq!(intake.take(&part(5, b"56789"), false), Ok(Some(Bytes::from_static(b"0123456789"))));
+    let other_length = WireTrust { length: 11, ..part(5, b"56789") };
+    let with_others = WireTrust { links: vec![Bytes::new()], ..part(5, b"56789") };
+    for (bad, has_more) in [
+        (part(4, b"4"), true),
+        (part(6, b"6"), true),
+        (part(5, b""), true),
+        (part(5, b"567890"), false),
+        (part(5, b"5678"), false),
+        (other_length, true),
+        (with_others, true),
+    ] {
+        let mut intake = ListIntake::default();
+        assert_eq!(intake.take(&good, true), Ok(None));
+        assert_eq!(intake.take(&bad, has_more), Err(Refusal("malformed")), "{bad:?}");
+    }
+    let huge = WireTrust { length: MAX_LIST_BYTES as u32 + 1, ..good };
+    assert_eq!(ListIntake::default().take(&huge, true), Err(Refusal("too_large")));
+}
+
+fn list(seed: u8, length: usize) -> Bytes {
+    Bytes::from((0..length).map(|at| seed.wrapping_add(at as u8)).collect::<Vec<u8>>())
+}
+
+fn of(list: &Bytes) -> Trust {
+    Trust { revocations: vec![list.clone()], ..Trust::default() }
 }

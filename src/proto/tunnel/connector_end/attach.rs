@@ -95,6 +95,7 @@ impl ConnectorEnd {
         self.attached += 1;
         self.trunk.clear();
         self.policy.reset();
+        self.long_lists.reset();
         self.events.push_back(ConnectorEvent::Attached { epoch: self.epoch, resumed });
         self.taken_over(now);
         if !resumed {

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::proto::tunnel::certificate::{CertificateAnswer, CertificateRequest, Trust, answer_frame, read_request, trust_frame};
+use crate::proto::tunnel::certificate::{CertificateAnswer, CertificateRequest, Trust, answer_frame, read_request};
 use crate::proto::tunnel::frame::Frame;
 use crate::proto::tunnel::handshake::Refusal;
 use crate::proto::tunnel::{CarrierId, carrier::Carrier};
@@ -22,9 +22,10 @@ impl ConnectorEnd {
         }
     }
 
-    /// Tells the relay CAs and revocation lists; false where it is not attached, or they are too many for the tunnel.
+    /// Tells the relay CAs and revocation lists; false where it is not attached, or the CAs are too many for the tunnel. Lists
+    /// that are longer than [`MAX_LIST_BYTES`](crate::proto::tunnel::certificate::MAX_LIST_BYTES) are left out.
     pub fn tell_trust(&mut self, trust: &Trust, now: Instant) -> bool {
-        let frame = trust_frame(trust).filter(|_| self.is_attached());
+        let frame = if self.is_attached() { self.long_lists.tell(trust) } else { None };
         frame.map(|frame| self.say(frame, now)).is_some()
     }
 

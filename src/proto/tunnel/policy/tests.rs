@@ -2,7 +2,18 @@
 
 #![expect(clippy::disallowed_methods, reason = "a test needs some instant to count from")]
 
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::BytesMut;
+use prost::Message as _;
+
+use super::intake::{BEGUN_WINDOW, MAX_BEGUN, MAX_PARTS};
+use super::shape::{MAX_SET_BYTES, WirePart, decode, encode};
 use super::*;
+use crate::proto::tunnel::frame::{Frame, MORE};
+use crate::proto::tunnel::handshake::Refusal;
+use crate::proto::tunnel::wire::{self, kind};
 use crate::proto::tunnel::{CarrierId, ConnectorEnd, Lane, RelayEnd, Settings};
 
 const CARRIER: CarrierId = CarrierId(1);
@@ -132,7 +143,7 @@ fn lists_and_names_are_bounded() {
     ];
     for policy in out_of_bounds {
         assert_eq!(EncodedPolicy::new(&policy).unwrap_err(), PolicyError::OutOfBounds);
-        let bytes = Bytes::from(to_wire(&policy).encode_to_vec());
+        let bytes = Bytes::from(encode(&policy));
         let forged = EncodedPolicy { digest: sha256(&bytes), bytes };
         assert_eq!(feed(&mut Intake::default(), &encoded_parts(1, &Arc::new(forged))), Ok(Taken::Dropped("policy-malformed")));
     }
@@ -143,7 +154,7 @@ fn lists_and_names_are_bounded() {
 
 #[test]
 fn damaged_bytes_are_refused_or_read_but_never_panic() {
-    let bytes = to_wire(&large(0)).encode_to_vec();
+    let bytes = encode(&large(0));
     for index in 0..200 {
         for bit in 0..8 {
             let mut damaged = bytes.clone();
@@ -250,7 +261,8 @@ fn parts(version: u64, policy: &Policy) -> Vec<Frame> {
 }
 
 fn encoded_parts(version: u64, policy: &Arc<EncodedPolicy>) -> Vec<Frame> {
-    let mut outbox = Outbox { policy: Some(Arc::clone(policy)), version, sending: Some(0), ..Outbox::default() };
+    let mut outbox = Outbox::default();
+    (outbox.policy, outbox.version, outbox.sending) = (Some(Arc::clone(policy)), version, Some(0));
     let mut out = BytesMut::new();
     while outbox.sending.is_some() {
         outbox.write(usize::MAX, &mut out);

@@ -238,6 +238,7 @@ impl RelayEnd {
             self.say(peer, frame, now);
         }
         self.peers[peer].policy.cut();
+        self.peers[peer].list.cut();
         self.tell_policy(peer, now);
     }
 

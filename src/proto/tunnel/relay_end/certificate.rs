@@ -38,7 +38,10 @@ impl RelayEnd {
             }
             CertificateNews::Answer(answer)
         } else {
-            CertificateNews::Trust(read_trust(frame)?)
+            match read_trust(frame, &mut self.peers[peer].list)? {
+                Some(trust) => CertificateNews::Trust(trust),
+                None => return Ok(()),
+            }
         };
         // A shell that is so far behind hears the next.
         if self.certificate_news.len() < MAX_NEWS {
