@@ -111,7 +111,7 @@ impl Pair {
                 match event {
                     ConnectorEvent::Open { channel, .. } => {
                         self.channels.push(channel);
-                        let accept = ConnectorCommand::Accept { channel, in_next: 1, out_first: 1, out: Vec::new() };
+                        let accept = ConnectorCommand::Accept { channel, attachment: 1, in_next: 1, out_first: 1, out: Vec::new() };
                         self.connector.handle_command(accept, self.now);
                     }
                     ConnectorEvent::Data { channel, number, sm_in, .. } => {

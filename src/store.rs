@@ -115,8 +115,10 @@ pub enum Op {
     OutHandled { session: SessionId, number: u64, proof: Proof },
     /// The relay's own stanzas (XEP-0198 account): `count` in all after outward event `after`; the greatest count stands.
     Own { session: SessionId, after: u64, count: u32 },
-    /// The session is attached anew; `attachment` rises.
+    /// A relay asked for the session and showed how far it is; `attachment` rises when its client has come again.
     Attached { session: SessionId, attachment: u32 },
+    /// Outward numbers from `from` on were given while no relay had asked for the session since the start; until one does.
+    Unseen { session: SessionId, from: u64 },
     /// Software became known.
     Software { session: SessionId, software: ClientSoftware },
     /// The session moves in routing. `enqueued_at` keeps its place in the queue (milliseconds since the Unix epoch).
@@ -169,8 +171,10 @@ pub struct StoredSession {
     pub place: Place,
     /// Its place in the queue.
     pub enqueued_at: u64,
-    /// Attachments so far.
+    /// How often its client has come.
     pub attachment: u32,
+    /// The first outward number that no relay can have seen, where there is one.
+    pub unseen_from: Option<u64>,
     /// Highest inward number committed.
     pub in_handled: u64,
     /// Inward numbers up to here reached an agent's leg.

@@ -254,7 +254,13 @@ impl Shell {
                     if keeps {
                         ops.push(Op::Begin(Box::new(begun(session, *open))));
                     }
-                    effects.push(Effect::Command(ConnectorCommand::Accept { channel, in_next: 1, out_first: 1, out: Vec::new() }));
+                    effects.push(Effect::Command(ConnectorCommand::Accept {
+                        channel,
+                        attachment: 1,
+                        in_next: 1,
+                        out_first: 1,
+                        out: Vec::new(),
+                    }));
                     tokio::spawn(converse(channel, session, inbox, desk.clone()));
                 }
                 ConnectorEvent::Data { channel, number, payload: Payload::Event(bytes), .. } => {

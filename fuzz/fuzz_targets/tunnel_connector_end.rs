@@ -50,7 +50,7 @@ fuzz_target!(|input: &[u8]| {
                 ConnectorEvent::CloseCarrier { carrier: closed, .. } => connector.carrier_lost(closed, now),
                 ConnectorEvent::Open { channel, .. } if step % 3 != 0 => {
                     next[channel.0 as usize % 256] = 1;
-                    connector.handle_command(ConnectorCommand::Accept { channel, in_next: 1, out_first: 1, out: Vec::new() }, now);
+                    connector.handle_command(ConnectorCommand::Accept { channel, attachment: 1, in_next: 1, out_first: 1, out: Vec::new() }, now);
                 }
                 ConnectorEvent::Data { channel, number, sm_in, .. } if step % 5 != 0 => {
                     connector.handle_command(ConnectorCommand::Handled { channel, number, sm_in }, now);

@@ -79,7 +79,7 @@ fn frame(kind: u8, input: &[u8]) -> Option<(Frame, &[u8])> {
 fn open(session: u64, new: bool) -> RelayCommand {
     let (open_id, secret) = (OpenId(u128::from(session).to_be_bytes()), SessionSecret([7; 16]));
     let kind =
-        if new { OpenKind::New { open_id, secret } } else { OpenKind::Attach { secret, in_next: 0, out_next: 0, client_h: Some(1) } };
+        if new { OpenKind::New { open_id, secret } } else { OpenKind::Attach { secret, in_next: 0, out_next: 0, client_h: Some(1), attachment: 0 } };
     let address = std::net::SocketAddr::from(([192, 0, 2, 1], 5222));
     let open = Open {
         kind,

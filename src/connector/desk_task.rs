@@ -1,17 +1,23 @@
 //! The one task that owns the desk: inputs in, steps into the store.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use crate::net::shutdown::Stop;
-use crate::store::sqlite::Store;
+use crate::store::sqlite::{Store, StoreError};
 
 use super::desk::{Desk, Effect, Input, Now, Step};
 
 /// Inputs taken from the queue at once, and joined into one submission.
 const BATCH: usize = 64;
+
+/// How long changes that nobody waits for stay here for company: a commit of their own costs as much as a message's.
+const UNHURRIED: Duration = Duration::from_millis(20);
+
+/// Such changes that do not wait any longer.
+const MOST_UNHURRIED: usize = 256;
 
 /// Asks the desk about itself.
 #[derive(Clone, Debug)]
@@ -40,6 +46,8 @@ async fn run(
     mut stop: Stop,
 ) {
     let mut batch = Vec::with_capacity(BATCH);
+    let mut waiting = Step::default();
+    let mut waiting_until = None;
     loop {
         let due = desk.poll_timeout().map(tokio::time::Instant::from_std);
         tokio::select! {
@@ -54,30 +62,46 @@ async fn run(
                 let _gone = answer.send(status);
             }
             () = wait_until(due) => batch.push(Input::Timeout),
+            () = wait_until(waiting_until) => {}
             () = stop.requested() => break,
         }
-        let Step { ops, effects } = handle(&mut desk, &mut batch);
-        if (!ops.is_empty() || !effects.is_empty()) && store.submit(ops, effects).await.is_err() {
+        // Whoever else can run does so first: what they bring is committed together.
+        tokio::task::yield_now().await;
+        while batch.len() < BATCH
+            && let Ok(input) = inputs.try_recv()
+        {
+            batch.push(input);
+        }
+        handle(&mut desk, &mut batch, &mut waiting);
+        if waiting.is_unhurried() && waiting.ops.len() < MOST_UNHURRIED {
+            let until = *waiting_until.get_or_insert_with(|| tokio::time::Instant::now() + UNHURRIED);
+            if tokio::time::Instant::now() < until {
+                continue;
+            }
+        }
+        waiting_until = None;
+        if submit(&store, std::mem::take(&mut waiting)).await.is_err() {
             tracing::error!("the store has ended; the connector cannot go on");
             return;
         }
     }
+    // A store that has ended says so when it is closed.
+    let _told_below = submit(&store, waiting).await;
     if let Err(error) = store.close().await {
         tracing::error!(%error, "the store did not close cleanly");
     }
 }
 
-/// Handles inputs that came together; what they lead to is one step.
-fn handle(desk: &mut Desk, batch: &mut Vec<Input>) -> Step {
+async fn submit(store: &Store<Effect>, Step { ops, effects }: Step) -> Result<(), StoreError> {
+    if ops.is_empty() && effects.is_empty() { Ok(()) } else { store.submit(ops, effects).await }
+}
+
+/// Handles inputs that came together; what they lead to goes behind what waits.
+fn handle(desk: &mut Desk, batch: &mut Vec<Input>, waiting: &mut Step) {
     let now = now();
-    let mut inputs = batch.drain(..);
-    let mut step = inputs.next().map(|first| desk.handle(first, now)).unwrap_or_default();
-    for input in inputs {
-        let Step { ops, effects } = desk.handle(input, now);
-        step.ops.extend(ops);
-        step.effects.extend(effects);
+    for input in batch.drain(..) {
+        waiting.append(desk.handle(input, now));
     }
-    step
 }
 
 async fn wait_until(due: Option<tokio::time::Instant>) {

@@ -190,6 +190,11 @@ fn log(audit: &Audit) {
         Audit::Taken { session, agent } => tracing::info!(%session, agent, "session taken"),
         Audit::Requeued { session, agent } => tracing::info!(%session, agent, "session back in its queue"),
         Audit::AgentStanding { agent, standing } => tracing::info!(agent, standing, "agent"),
+        Audit::StoreRegressed { session } => {
+            let remedy =
+                "the store is older than what this connector had confirmed: was a copy or a snapshot put back? Make a new store instead";
+            tracing::error!(%session, remedy, "session ended: the store came back older");
+        }
         Audit::ChannelFault { session, why } => tracing::warn!(%session, why, "channel fault"),
     }
 }

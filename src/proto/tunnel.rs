@@ -156,6 +156,8 @@ pub enum OpenKind {
         out_next: u64,
         /// Stanzas that the client says it has received (XEP-0198 `h`), where known.
         client_h: Option<u32>,
+        /// The attachment that the relay was told with its last answer; 0: none, the client asks in person.
+        attachment: u32,
     },
 }
 
@@ -280,9 +282,10 @@ pub enum RelayEvent {
 #[expect(missing_docs, reason = "each variant says what its fields are")]
 #[derive(Clone, Debug)]
 pub enum ConnectorCommand {
-    /// Answers an OPEN. `in_next` is the next inward number expected; `out` holds all unconfirmed outward events in order,
-    /// the first of which has number `out_first`.
-    Accept { channel: ChannelId, in_next: u64, out_first: u64, out: Vec<Payload> },
+    /// Answers an OPEN. `attachment` rises whenever the client comes to another relay, or once more, and is told again by a relay
+    /// that asks again. `in_next` is the next inward number expected; `out` holds all unconfirmed outward events in order, the
+    /// first of which has number `out_first`.
+    Accept { channel: ChannelId, attachment: u32, in_next: u64, out_first: u64, out: Vec<Payload> },
     /// Refuses an OPEN.
     Refuse { channel: ChannelId, code: RefusalCode, text: String, retry_after: Option<Duration> },
     /// Sends the outward event `number`, which must be the next.

@@ -147,33 +147,40 @@ impl TunnelOwner {
 
     /// Runs until every handle is dropped, then lets the last frames leave.
     pub async fn run(mut self) {
-        let mut inputs = Vec::with_capacity(BATCH);
-        let mut requests = Vec::with_capacity(BATCH);
         let mut carriers_open = true;
         loop {
             self.drain_events();
             self.lanes.fill(&mut self.end, now());
             let deadline = [self.end.poll_timeout(), self.lanes.poll_timeout()].into_iter().flatten().min().map(Instant::from_std);
             tokio::select! {
-                count = self.inputs.recv_many(&mut inputs, BATCH), if carriers_open => {
-                    carriers_open = count > 0;
-                    for input in inputs.drain(..) {
-                        self.handle_carrier(input);
-                    }
-                }
-                count = self.requests.recv_many(&mut requests, BATCH) => {
-                    if count == 0 {
-                        break;
-                    }
-                    for request in requests.drain(..) {
-                        self.handle_request(request);
-                    }
-                }
+                input = self.inputs.recv(), if carriers_open => match input {
+                    Some(input) => self.handle_carrier(input),
+                    None => carriers_open = false,
+                },
+                request = self.requests.recv() => match request {
+                    Some(request) => self.handle_request(request),
+                    None => break,
+                },
                 () = self.writable.notified() => {}
                 () = sleep_until(deadline) => self.end.handle_timeout(now()),
             }
+            // Whoever else can run does so first: what they bring leaves in the same frames and datagrams.
+            tokio::task::yield_now().await;
+            self.take_waiting();
         }
         self.leave().await;
+    }
+
+    /// Takes what came meanwhile, both ways, without waiting.
+    fn take_waiting(&mut self) {
+        for _ in 0..BATCH {
+            let Ok(input) = self.inputs.try_recv() else { break };
+            self.handle_carrier(input);
+        }
+        for _ in 0..BATCH {
+            let Ok(request) = self.requests.try_recv() else { break };
+            self.handle_request(request);
+        }
     }
 
     fn handle_carrier(&mut self, input: CarrierInput) {

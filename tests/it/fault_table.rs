@@ -164,6 +164,11 @@ fn alone<C: Future<Output = ()>>(case: impl FnOnce() -> C) {
     alone_within("", case);
 }
 
+/// The figure that the environment asks for with `name`, or the suite's own.
+fn asked(name: &str, usual: u64) -> u64 {
+    std::env::var(name).map_or(usual, |figure| figure.parse().unwrap())
+}
+
 /// The same, with a shell's words before it, such as a limit.
 fn alone_within<C: Future<Output = ()>>(limits: &str, case: impl FnOnce() -> C) {
     if std::env::var(ALONE).is_ok() {
@@ -180,6 +185,53 @@ fn alone_within<C: Future<Output = ()>>(limits: &str, case: impl FnOnce() -> C) 
         writeln!(told, "{}", String::from_utf8_lossy(part)).unwrap();
     }
     assert!(output.status.success(), "{test}, alone:\n{told}");
+    assert!(told.contains("test result: ok. 1 passed"), "{test} did not run:\n{told}");
+}
+
+/// Runs the printer on what a run has left: a runner's words and the lines of its tests.
+fn printed(results: &str, lines: &[&str]) -> (bool, String) {
+    let target = tempfile::tempdir().unwrap();
+    let folder = target.path().join("tmp/faults");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(target.path().join("tmp/results"), results).unwrap();
+    for (number, line) in lines.iter().enumerate() {
+        std::fs::write(folder.join(number.to_string()), line).unwrap();
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fault_table");
+    let output = Command::new(script).arg("whole").env("CARGO_TARGET_DIR", target.path()).output().unwrap();
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    (output.status.success(), String::from_utf8(output.stdout).unwrap())
+}
+
+#[test]
+fn a_fault_that_no_test_played_is_named_and_fails_a_whole_run() {
+    let all = (1..=43).filter(|number| ![24, 28, 33].contains(number));
+    let ran: String = all.map(|number| format!("test a::fault_{number:02}_b ... ok\n")).collect();
+    let (whole, table) = printed(&ran, &[]);
+    assert!(whole && !table.contains("Missing"), "{table}");
+
+    // Its line tells of it as well as its name; one that was ignored or did not end tells nothing.
+    let without = ran.replace("test a::fault_07_b ... ok\n", "");
+    let (whole, table) = printed(&without, &["7\ta::b\t4\t0\t0\t12\t\t\t\tquic\n"]);
+    assert!(whole, "{table}");
+    for instead in ["", "test a::fault_07_b ... ignored\n", "test a::fault_07_b ... ", "test a::fault_7b ... ok\n"] {
+        let (whole, table) = printed(&format!("{without}{instead}"), &[]);
+        assert!(!whole && table.contains("no test of these ran: 7 (black hole towards the connector)\n"), "{instead}: {table}");
+    }
+    // The runner breaks its line where a test runs alone or prints, and may colour it.
+    for instead in [
+        "test a::fault_07_b ... a word of the test\nok\n",
+        "\u{1b}[0mtest a::fault_07_b ... \u{1b}[32mok\u{1b}[0m\n",
+        "test a::fault_07_b - should panic ... ok\n",
+        "test a::fault_07_b has been running for over 60 seconds\ntest a::fault_07_b ... ok <61.2s>\n",
+    ] {
+        let (whole, table) = printed(&format!("{without}{instead}"), &[]);
+        assert!(whole, "{instead}: {table}");
+    }
+    let (_, table) = printed(&format!("{without}test a::fault_07_b ... FAILED\n"), &["7\ta::fault_07_b\t4\t1\t0\t12\t\t\t\tquic\n"]);
+    let row = table.lines().find(|row| row.starts_with(" 7 ")).unwrap();
+    let cells: Vec<&str> = row.split_whitespace().skip(6).collect();
+    assert_eq!(cells, ["1", "4", "1", "0", "12", "–", "–", "–", "FAILED", "quic"], "one test: {row}");
 }
 
 #[test]

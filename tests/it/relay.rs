@@ -208,6 +208,9 @@ async fn a_stopping_relay_tells_its_customers_and_the_connector() {
     let mut rig = Rig::start(Limits::default()).await;
     let mut customer = rig.customer().await.direct_tls().await;
     customer.log_in("good-link").await;
+    // A session that the connector has not answered would be withdrawn, not ended.
+    customer.say("<message to='billing@chat.example' type='chat'><body>hi</body></message>").await;
+    assert_eq!(rig.connector.next_body().await, "hi");
     let Rig { relay, connector, .. } = &mut rig;
     let relay = std::mem::replace(relay, Rig::start_without_connector(Limits::default()).relay);
     let ((), farewell, reason) = tokio::join!(relay.stop(), customer.end(), connector.next_end());

@@ -1,16 +1,21 @@
 //! Seeded simulation of the tunnel core: two real ends, a model desk with a store that lags and crashes, customers, and
 //! carriers that delay and break at any byte; an oracle that wants every event once and in order.
 //!
-//! `OUTGATE_SIM_SEED=n` replays one schedule, `OUTGATE_SIM_SCHEDULES=n` sets how many are run.
+//! `OUTGATE_SIM_SEED=n` replays one schedule and shows what happens in it; `OUTGATE_SIM_SCHEDULES=n` sets how many are run, over all
+//! processors, and `OUTGATE_SIM_FROM=n` the first.
 
 mod faults;
 mod limits;
 mod model;
 mod pair;
+mod returns;
 mod rules;
 mod switch;
 mod versions;
 
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::Instant;
 
 use outgate_sim::{Faults, Outcome, Plant};
@@ -25,8 +30,12 @@ const ALL: Faults =
     Faults { cuts: 20, connector_crashes: 8, relay_crashes: 3, switches: 30, goaways: 5, holes: 3, duplicates: 5, moves: 6, regresses: 12 };
 
 #[expect(clippy::disallowed_methods, reason = "virtual time counts from some instant")]
+fn began() -> Instant {
+    Instant::now()
+}
+
 fn schedule(seed: u64, plant: Option<Plant>, faults: Faults) -> Outcome {
-    outgate_sim::schedule(seed, plant, faults, Instant::now())
+    outgate_sim::schedule(seed, plant, faults, began())
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -37,17 +46,13 @@ fn number(name: &str) -> Option<u64> {
 #[expect(clippy::print_stderr, reason = "how many schedules replayed is part of the proof")]
 fn every_event_arrives_once_and_in_order_whatever_breaks() {
     if let Some(seed) = number("OUTGATE_SIM_SEED") {
-        let outcome = schedule(seed, None, ALL);
+        let outcome = outgate_sim::traced_schedule(seed, ALL, began());
         assert!(outcome.violations.is_empty(), "seed {seed}: {outcome:#?}");
         return;
     }
-    let count = number("OUTGATE_SIM_SCHEDULES").unwrap_or(SCHEDULES);
-    let mut tally = Tally::default();
-    for seed in 0..count {
-        let outcome = schedule(seed, None, ALL);
-        assert!(outcome.violations.is_empty(), "replay with OUTGATE_SIM_SEED={seed}: {outcome:#?}");
-        tally.add(&outcome);
-    }
+    let (from, count) = (number("OUTGATE_SIM_FROM").unwrap_or(0), number("OUTGATE_SIM_SCHEDULES").unwrap_or(SCHEDULES));
+    let tally = run(from..from + count);
+    assert!(tally.failed.is_empty(), "replay with OUTGATE_SIM_SEED=n: {:#?}", tally.failed);
     eprintln!("sim: {count} schedules: {tally:?}");
     assert!(tally.with_replay * 2 > count, "few schedules replayed anything: {tally:?}");
     assert!(tally.with_switch * 5 > count, "few schedules switched: {tally:?}");
@@ -55,6 +60,33 @@ fn every_event_arrives_once_and_in_order_whatever_breaks() {
     assert!(tally.with_regress * 100 > count, "in few schedules an older store ended a session: {tally:?}");
     let words = format!("{count} schedules, a replay in {}", tally.with_replay);
     crate::fault_table::tallied(43, usize::try_from(tally.delivered).unwrap(), None, &words);
+}
+
+/// Runs schedules on all processors; stops soon after one has failed.
+fn run(seeds: Range<u64>) -> Tally {
+    let (next, end) = (AtomicU64::new(seeds.start), seeds.end);
+    let worker = || {
+        let mut tally = Tally::default();
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= end {
+                return tally;
+            }
+            let outcome = schedule(seed, None, ALL);
+            if !outcome.violations.is_empty() {
+                next.store(end, Ordering::Relaxed);
+                tally.failed.push((seed, outcome.violations));
+                return tally;
+            }
+            tally.add(&outcome);
+        }
+    };
+    let workers = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        let mut started = Vec::with_capacity(workers);
+        started.resize_with(workers, || scope.spawn(worker));
+        started.into_iter().fold(Tally::default(), |sum, worker| sum.with(worker.join().expect("a schedule panicked: see above")))
+    })
 }
 
 /// What many schedules came to; `with_` counts schedules.
@@ -73,6 +105,8 @@ struct Tally {
     regressed: u64,
     delivered: u64,
     lost: u64,
+    /// Seeds, and what was wrong.
+    failed: Vec<(u64, Vec<String>)>,
 }
 
 impl Tally {
@@ -90,6 +124,24 @@ impl Tally {
         self.regressed += outcome.regressed;
         self.delivered += outcome.delivered;
         self.lost += outcome.lost;
+    }
+
+    fn with(mut self, other: Self) -> Self {
+        self.with_replay += other.with_replay;
+        self.with_switch += other.with_switch;
+        self.with_move += other.with_move;
+        self.with_regress += other.with_regress;
+        self.with_governed_attach += other.with_governed_attach;
+        self.replayed += other.replayed;
+        self.duplicates += other.duplicates;
+        self.attached += other.attached;
+        self.switched += other.switched;
+        self.moved += other.moved;
+        self.regressed += other.regressed;
+        self.delivered += other.delivered;
+        self.lost += other.lost;
+        self.failed.extend(other.failed);
+        self
     }
 }
 
@@ -117,6 +169,8 @@ fn every_planted_bug_is_found() {
         Plant::RenumberedAfterRegress,
         Plant::EpochReused,
         Plant::AcksLostAfterSwitch,
+        Plant::StaleAttachmentTaken,
+        Plant::NumberGivenTwice,
     ];
     for plant in plants {
         let found = (0..PLANT_SCHEDULES).find_map(|seed| {

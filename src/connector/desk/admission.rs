@@ -9,7 +9,7 @@ use crate::fingerprint::{ClientSoftware, Denial};
 use crate::im::Availability;
 use crate::link::{LinkRefusal, LinkTerms};
 use crate::proto::tunnel::{Admission, Assertion, ChannelId, ConnectorCommand, Open, OpenKind, RefusalCode, ResetCode};
-use crate::session::{CloseReason, OpenId, SessionId, SessionSecret};
+use crate::session::{OpenId, SessionId, SessionSecret};
 use crate::store::{Op, Place, SecretDigest, SessionRecord};
 
 /// Longest name or reason taken over from a link, in characters.
@@ -98,7 +98,7 @@ impl Desk {
         match open.kind {
             OpenKind::New { open_id, secret } => match self.open_ids.get(&open_id).copied() {
                 Some(session) if self.secrets.get(&secret_digest(secret)) == Some(&session) => {
-                    self.attach(relay, channel, session, open.resumable);
+                    self.attach((relay, channel), session, open, 1);
                 }
                 Some(_) => {
                     let not_yours = refusal(RefusalCode::Policy, "not-yours", "That conversation is not yours.");
@@ -106,17 +106,17 @@ impl Desk {
                 }
                 None => self.begin(relay, channel, open, open_id, secret),
             },
-            OpenKind::Attach { secret, in_next, out_next, client_h: _ } => {
+            OpenKind::Attach { secret, in_next, out_next, client_h: _, attachment } => {
                 let Some(session) = self.secrets.get(&secret_digest(secret)).copied() else {
                     let over = refusal(RefusalCode::UnknownSession, "unknown-session", "That conversation is over.");
                     return self.refuse(relay, channel, open, over);
                 };
                 if self.is_ahead(session, in_next, out_next) {
                     let text = "The record of this conversation is older than what was confirmed.";
-                    self.end_at_once(session, CloseReason::StoreRegressed);
+                    self.store_regressed(session);
                     return self.refuse(relay, channel, open, refusal(RefusalCode::StoreRegressed, "store-regressed", text));
                 }
-                self.attach(relay, channel, session, open.resumable);
+                self.attach((relay, channel), session, open, attachment);
             }
         }
     }
@@ -130,8 +130,8 @@ impl Desk {
     /// Whether the relay knows more of the session than the store does.
     fn is_ahead(&self, session: SessionId, in_next: u64, out_next: u64) -> bool {
         let Some(session) = self.sessions.get(&session) else { return false };
-        let out_known = session.fin.as_ref().map_or(session.out_last, |(number, _)| *number);
-        in_next > session.in_handled + 1 || out_next > out_known + 1
+        let out_limit = session.unseen_from.unwrap_or_else(|| session.out_end() + 1);
+        in_next > session.in_handled + 1 || out_next > out_limit
     }
 
     fn begin(&mut self, relay: RelayIndex, channel: ChannelId, open: &Open, open_id: OpenId, secret: SessionSecret) {
@@ -164,6 +164,8 @@ impl Desk {
         self.op(Op::Place { session: id, place: place.clone(), enqueued_at });
         let mut session = Session::new(record, place);
         session.channel = Some((relay, channel));
+        session.was_asked_for = true;
+        session.is_fresh = true;
         session.enqueued_at = enqueued_at;
         if !named {
             session.software_until = Some(self.arm(SOFTWARE_WITHIN, Timer::Software(id)));
@@ -171,7 +173,7 @@ impl Desk {
         self.sessions.insert(id, Box::new(session));
         self.channels.insert((relay, channel), id);
         self.audit(audit);
-        self.tunnel(relay, ConnectorCommand::Accept { channel, in_next: 1, out_first: 1, out: Vec::new() });
+        self.tunnel(relay, ConnectorCommand::Accept { channel, attachment: 1, in_next: 1, out_first: 1, out: Vec::new() });
         self.effect(Effect::Door(DoorEffect::Admitted(pending)));
         if has_bot { self.bot_greets(id) } else { self.join_line(id) }
     }
@@ -250,19 +252,29 @@ impl Desk {
         String::new()
     }
 
-    /// Puts a known session on a new channel; the older one hears that it moved.
-    fn attach(&mut self, relay: RelayIndex, channel: ChannelId, id: SessionId, resumable: bool) {
+    /// Puts a known session on a new channel; the older one hears that it moved. `told` is the attachment that the relay was told,
+    /// 0 where the client himself has come. A relay that he has left since asks in vain.
+    fn attach(&mut self, (relay, channel): (RelayIndex, ChannelId), id: SessionId, open: &Open, told: u32) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
+        let is_elsewhere = session.channel.is_some_and(|(at, _)| at != relay);
+        if told > 0 && (told < session.attachment || (told == session.attachment && is_elsewhere)) {
+            return self.tunnel(relay, ConnectorCommand::Reset { channel, code: ResetCode::Moved });
+        }
         let older = session.channel.replace((relay, channel)).filter(|older| *older != (relay, channel));
-        session.attachment += 1;
+        session.attachment = if told == 0 { session.attachment.saturating_add(1) } else { told.max(session.attachment) };
+        session.was_asked_for = true;
+        session.unseen_from = None;
+        session.is_fresh = matches!(open.kind, OpenKind::New { .. });
         session.detached_until = None;
         session.stalled.clear();
-        session.record.resumable = resumable;
+        session.record.resumable = open.resumable;
         session.presence = Availability::Available;
         let attachment = session.attachment;
         let fin = session.fin.clone();
+        let (number, sm_in) = (session.in_handled, session.sm_in);
         let accept = ConnectorCommand::Accept {
             channel,
+            attachment,
             in_next: session.in_handled + 1,
             out_first: session.out_handled + 1,
             out: session.pending_payloads(),
@@ -275,6 +287,7 @@ impl Desk {
         self.op(Op::Attached { session: id, attachment });
         self.audit(Audit::SessionAttached { session: id, attachment });
         self.tunnel(relay, accept);
+        self.tunnel(relay, ConnectorCommand::Handled { channel, number, sm_in });
         if let Some((number, fin)) = fin {
             self.tunnel(relay, ConnectorCommand::Finish { channel, number, fin });
         }

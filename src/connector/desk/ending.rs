@@ -14,7 +14,8 @@ impl Desk {
             CloseReason::CustomerLost => "The customer's connection is lost.",
             CloseReason::AgentDone => "This conversation is closed.",
             CloseReason::Shutdown => "The relay is stopping; the conversation is over.",
-            CloseReason::DetachExpired | CloseReason::StoreRegressed | CloseReason::Fault => "The conversation was cut by a fault.",
+            CloseReason::StoreRegressed => "The record of this conversation is older than what the customer was told; it had to be ended.",
+            CloseReason::DetachExpired | CloseReason::Fault => "The conversation was cut by a fault.",
         };
         self.close(id, reason, sentence);
         // Where both ends crossed, the customer will not confirm ours any more.
@@ -24,9 +25,16 @@ impl Desk {
     /// It ends without the customer being asked, and without a last message.
     pub(super) fn end_at_once(&mut self, id: SessionId, reason: CloseReason) {
         if let Some((relay, channel)) = self.sessions.get(&id).and_then(|session| session.channel) {
-            self.tunnel(relay, ConnectorCommand::Reset { channel, code: ResetCode::Unknown });
+            let code = if reason == CloseReason::StoreRegressed { ResetCode::StoreRegressed } else { ResetCode::Unknown };
+            self.tunnel(relay, ConnectorCommand::Reset { channel, code });
         }
         self.end_by_customer(id, reason);
+    }
+
+    /// A relay has what this store does not: nothing is renumbered, the session ends, and whoever runs this connector hears why.
+    pub(super) fn store_regressed(&mut self, id: SessionId) {
+        self.audit(Audit::StoreRegressed { session: id });
+        self.end_at_once(id, CloseReason::StoreRegressed);
     }
 
     /// The customer's client is not let in, which only now is known.
@@ -50,8 +58,11 @@ impl Desk {
         let number = session.out_last + 1;
         let fin = Fin { reason, text: text.to_owned() };
         session.fin = Some((number, fin.clone()));
-        let channel = session.channel;
+        let (channel, is_first_unseen) = (session.channel, session.is_first_unseen(number));
         self.op(Op::OutFin { session: id, number, fin: fin.clone(), at });
+        if is_first_unseen {
+            self.op(Op::Unseen { session: id, from: number });
+        }
         self.close(id, reason, sentence);
         if let Some((relay, channel)) = channel {
             self.tunnel(relay, ConnectorCommand::Finish { channel, number, fin });
@@ -109,6 +120,10 @@ impl Desk {
             if session.is_closed() {
                 self.give_up_fin(id);
             } else {
+                if session.was_untouched() {
+                    // The word that its OPEN was withdrawn may be lost.
+                    self.return_link(id);
+                }
                 self.end_at_once(id, CloseReason::DetachExpired);
             }
         }

@@ -275,11 +275,16 @@ impl Desk {
     pub(super) fn channel_reset(&mut self, relay: RelayIndex, channel: ChannelId, code: ResetCode) {
         let Some(id) = self.session_at(relay, channel) else { return };
         self.detach(id);
-        // Only an OPEN that nobody answered is cancelled: its customer never was in this session, and does not come back to it.
-        let was_answered = self.sessions.get(&id).is_none_or(|session| session.in_handled > 0 || session.out_handled > 0);
-        if code == ResetCode::Cancelled && !was_answered {
-            self.return_link(id);
-            self.end_by_customer(id, CloseReason::CustomerLeft);
+        match code {
+            // Nobody had heard that this OPEN was answered: its customer never was in the session, and does not come back to it.
+            ResetCode::Cancelled => {
+                if self.sessions.get(&id).is_some_and(|session| session.is_fresh && session.was_untouched()) {
+                    self.return_link(id);
+                    self.end_by_customer(id, CloseReason::CustomerLeft);
+                }
+            }
+            ResetCode::StoreRegressed => self.store_regressed(id),
+            ResetCode::Moved | ResetCode::Protocol | ResetCode::Slow | ResetCode::Unknown => {}
         }
     }
 

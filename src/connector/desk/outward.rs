@@ -45,6 +45,7 @@ impl Desk {
         }
         session.out_last += 1;
         let number = session.out_last;
+        let is_first_unseen = session.is_first_unseen(number);
         let (body, payload) =
             if said.is_ephemeral() { (None, Payload::Ephemeral(bytes)) } else { (Some(bytes.clone()), Payload::Event(bytes)) };
         session.out_pending.push(StoredEvent { number, body: body.clone(), at });
@@ -53,6 +54,9 @@ impl Desk {
         }
         let channel = session.channel;
         self.op(Op::Out { session: id, number, body, at });
+        if is_first_unseen {
+            self.op(Op::Unseen { session: id, from: number });
+        }
         if let Some((relay, channel)) = channel {
             self.tunnel(relay, ConnectorCommand::Send { channel, number, payload });
         }

@@ -215,6 +215,7 @@ fn session_of(stored: StoredSession) -> Session {
     let mut session = Session::new(stored.record, stored.place);
     session.enqueued_at = stored.enqueued_at;
     session.attachment = stored.attachment;
+    session.unseen_from = stored.unseen_from;
     session.in_handled = stored.in_handled;
     session.sm_in = stored.sm_in;
     session.delivered = stored.delivered;

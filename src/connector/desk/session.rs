@@ -38,6 +38,12 @@ pub(super) struct Session {
     pub(super) enqueued_at: u64,
     pub(super) attachment: u32,
     pub(super) channel: Option<(RelayIndex, ChannelId)>,
+    /// Whether a relay has asked for it since the start: it showed how far it is.
+    pub(super) was_asked_for: bool,
+    /// The first outward number that was given while no relay had asked: if one has it already, the store came back older.
+    pub(super) unseen_from: Option<u64>,
+    /// Its channel was opened for a new session: a withdrawal means that its customer never was in it.
+    pub(super) is_fresh: bool,
     /// When it is given up for lack of an attachment; `None` while attached.
     pub(super) detached_until: Option<Instant>,
     pub(super) in_handled: u64,
@@ -87,6 +93,9 @@ impl Session {
             place,
             attachment: 1,
             channel: None,
+            was_asked_for: false,
+            unseen_from: None,
+            is_fresh: false,
             detached_until: None,
             in_handled: 0,
             sm_in: 0,
@@ -141,6 +150,15 @@ impl Session {
         self.out_pending.events.iter().map(payload).collect()
     }
 
+    /// Notes that an outward number is given; tells whether it is the first that no relay can have seen, as far as this store knows.
+    pub(super) fn is_first_unseen(&mut self, number: u64) -> bool {
+        let is_first = !self.was_asked_for && self.unseen_from.is_none();
+        if is_first {
+            self.unseen_from = Some(number);
+        }
+        is_first
+    }
+
     /// The highest outward number handed out, the end's included.
     pub(super) fn out_end(&self) -> u64 {
         self.fin.as_ref().map_or(self.out_last, |(number, _)| *number)
@@ -149,6 +167,11 @@ impl Session {
     /// Highest number up to which all inward events have reached someone.
     pub(super) fn delivered_now(&self) -> u64 {
         self.undelivered.first().map_or(self.in_handled, |first| first.saturating_sub(1))
+    }
+
+    /// Whether nothing was handled either way: its customer may never have been in it.
+    pub(super) fn was_untouched(&self) -> bool {
+        self.in_handled == 0 && self.out_handled == 0
     }
 
     /// The part of the proxy address before the at sign.

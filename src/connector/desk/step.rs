@@ -177,7 +177,7 @@ pub enum Audit {
     SessionAttached {
         /// Which.
         session: SessionId,
-        /// How often it has been attached.
+        /// How often its client has come.
         attachment: u32,
     },
     /// A session ended.
@@ -217,6 +217,11 @@ pub enum Audit {
         /// "ready", "away", "paused" or "offline".
         standing: &'static str,
     },
+    /// A relay has more of a session than the store: it is not the one that was, and the session ends.
+    StoreRegressed {
+        /// Which.
+        session: SessionId,
+    },
     /// The relay or its customer broke the rules of a channel.
     ChannelFault {
         /// Which session.
@@ -233,4 +238,62 @@ pub struct Step {
     pub ops: Vec<Op>,
     /// Then do these, in order.
     pub effects: Vec<Effect>,
+}
+
+impl Step {
+    /// Puts `next` behind this.
+    pub(crate) fn append(&mut self, next: Self) {
+        if self.ops.is_empty() && self.effects.is_empty() {
+            *self = next;
+        } else {
+            self.ops.extend(next.ops);
+            self.effects.extend(next.effects);
+        }
+    }
+
+    /// Whether there is something in it, and all of it is accounts: nobody is shown anything by it, and where it were lost before its
+    /// commit, the relay, which has not heard of it, would tell it again.
+    pub(crate) fn is_unhurried(&self) -> bool {
+        let is_account = |op: &Op| matches!(op, Op::OutHandled { .. } | Op::Own { .. } | Op::Counted { .. });
+        let is_receipt = |effect: &Effect| {
+            matches!(effect, Effect::Tunnel { command: ConnectorCommand::Handled { .. } | ConnectorCommand::OwnHandled { .. }, .. })
+        };
+        !self.ops.is_empty() && self.ops.iter().all(is_account) && self.effects.iter().all(is_receipt)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::tunnel::{ChannelId, Proof};
+
+    fn receipt() -> Effect {
+        Effect::Tunnel { relay: RelayIndex(0), command: ConnectorCommand::Handled { channel: ChannelId(1), number: 1, sm_in: 2 } }
+    }
+
+    fn write() -> Effect {
+        Effect::AgentWrite { stream: StreamHandle(1), xml: String::new() }
+    }
+
+    #[test]
+    fn accounts_may_wait_and_whatever_somebody_waits_for_takes_them_along_in_order() {
+        let session = SessionId::new(0, [0; 10]);
+        let accounts = [
+            Op::OutHandled { session, number: 1, proof: Proof::Confirmed },
+            Op::Own { session, after: 1, count: 1 },
+            Op::Counted { session, sm_in: 2 },
+        ];
+        let said = Op::In { session, number: 1, sm_in: 2, body: None, at: 0 };
+        let step = |ops: &[Op], effects| Step { ops: ops.to_vec(), effects };
+        assert!(step(&accounts, vec![receipt()]).is_unhurried());
+        assert!(!step(&[], vec![]).is_unhurried(), "nothing needs no time");
+        assert!(!step(&[], vec![receipt()]).is_unhurried(), "a receipt for what is committed already");
+        assert!(!step(&accounts, vec![write()]).is_unhurried(), "an agent waits");
+
+        let mut waiting = step(&accounts, vec![receipt()]);
+        waiting.append(step(std::slice::from_ref(&said), vec![write()]));
+        assert!(!waiting.is_unhurried(), "a customer waits");
+        assert_eq!(waiting.ops, [&accounts[..], &[said]].concat());
+        assert!(matches!(&waiting.effects[..], [Effect::Tunnel { .. }, Effect::AgentWrite { .. }]));
+    }
 }

@@ -141,16 +141,11 @@ impl Link {
             self.report_if_due();
             let due = self.poll_timeout();
             tokio::select! {
-                _taken = carrier_inputs.recv_many(&mut frames, BATCH), if !self.backlog.is_full() => {
-                    frames.drain(..).for_each(|input| self.handle_carrier(input));
-                    self.report_soon();
-                }
+                _taken = carrier_inputs.recv_many(&mut frames, BATCH), if !self.backlog.is_full() => {}
                 taken = requests.recv_many(&mut asked, BATCH) => {
                     if taken == 0 {
                         break;
                     }
-                    asked.drain(..).for_each(|request| self.handle_request(request));
-                    self.report_soon();
                 }
                 permit = desk.reserve(), if !self.backlog.is_empty() => {
                     let Ok(permit) = permit else { break };
@@ -164,6 +159,24 @@ impl Link {
                 () = wait_until(due) => self.handle_timeout(&mut lookup),
                 () = stop.requested() => break,
             }
+            // Whoever else can run does so first: what they bring leaves in the same frames and datagrams.
+            tokio::task::yield_now().await;
+            while !self.backlog.is_full()
+                && frames.len() < BATCH
+                && let Ok(input) = carrier_inputs.try_recv()
+            {
+                frames.push(input);
+            }
+            while asked.len() < BATCH
+                && let Ok(request) = requests.try_recv()
+            {
+                asked.push(request);
+            }
+            if !frames.is_empty() || !asked.is_empty() {
+                self.report_soon();
+            }
+            frames.drain(..).for_each(|input| self.handle_carrier(input));
+            asked.drain(..).for_each(|request| self.handle_request(request));
         }
         drop(self.lanes);
         self.carriers.shutdown().await;

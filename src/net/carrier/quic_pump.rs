@@ -71,10 +71,25 @@ pub(super) async fn run(lanes: Lanes, carrier: CarrierId, mut held: Held, owner:
     drop(control_send.set_priority(1));
     let mut pumps = JoinSet::new();
     let reader = |lane| Reader { lane: LaneOf::Stream(lane), carrier, inputs: owner.inputs.clone() };
-    pumps.spawn(write(held.control, control_send, owner.writable.clone()));
-    pumps.spawn(write(held.data, data_send, owner.writable.clone()));
-    pumps.spawn(reader(Lane::Control).read(control_receive, None));
-    pumps.spawn(reader(Lane::Data).read(data_receive, Some(held.gate.clone())));
+    // Both lanes in one task each way: what they have for one datagram goes into one, and what one brought arrives together.
+    let (control, data) = (held.control, held.data);
+    let (writable, also_writable) = (owner.writable.clone(), owner.writable.clone());
+    pumps.spawn(async move {
+        tokio::select! {
+            biased;
+            ended = write(control, control_send, writable) => ended,
+            ended = write(data, data_send, also_writable) => ended,
+        }
+    });
+    let (control, data) = (reader(Lane::Control), reader(Lane::Data));
+    let gate = held.gate.clone();
+    pumps.spawn(async move {
+        tokio::select! {
+            biased;
+            ended = control.read(control_receive, None) => ended,
+            ended = data.read(data_receive, Some(gate)) => ended,
+        }
+    });
 
     let ended = tokio::select! {
         () = super::dropped(&mut held.gate) => Ended::Dropped,

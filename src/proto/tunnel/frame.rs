@@ -82,6 +82,13 @@ impl Frame {
     }
 }
 
+/// How a frame of this kind and channel begins, up to its length.
+pub(super) fn head(kind: u8, flags: u8, channel: u32) -> BytesMut {
+    let mut head = BytesMut::from(&[kind, flags][..]);
+    put_varint(&mut head, u64::from(channel));
+    head
+}
+
 /// Appends a header for a body of `length` bytes.
 pub(super) fn put_header(out: &mut BytesMut, kind: u8, flags: u8, channel: u32, length: usize) {
     out.reserve(MAX_HEADER_BYTES + length);

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 
 use super::credit::Pool;
+use super::frame;
 use super::handshake::MAX_CHANNELS;
 use super::inflow::{Inflow, Owed};
 use super::memory::ReplayMemory;
@@ -118,6 +119,13 @@ impl Trunk {
         if self.first.len() < MAX_ANSWERS {
             self.first.push_back(frame);
         }
+    }
+
+    /// Takes back the frame of `kind` for a channel that has not been handed to a carrier yet; tells whether there was one.
+    pub(super) fn unsay(&mut self, kind: u8, channel: u32) -> bool {
+        let head = frame::head(kind, 0, channel);
+        let waiting = self.first.iter().position(|frame| frame.starts_with(&head));
+        waiting.and_then(|index| self.first.remove(index)).is_some()
     }
 
     /// A stanza count waits to be told.

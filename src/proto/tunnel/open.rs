@@ -27,9 +27,11 @@ pub(super) const MAX_TEXT_BYTES: usize = 1024;
 pub(super) struct BadValue;
 
 pub(super) fn open_to_wire(open: &Open) -> wire::Open {
-    let (open_id, secret, in_next, out_next, client_h) = match open.kind {
-        OpenKind::New { open_id, secret } => (Bytes::copy_from_slice(&open_id.0), secret, 0, 0, None),
-        OpenKind::Attach { secret, in_next, out_next, client_h } => (Bytes::new(), secret, in_next, out_next, client_h),
+    let (open_id, secret, in_next, out_next, client_h, attachment) = match open.kind {
+        OpenKind::New { open_id, secret } => (Bytes::copy_from_slice(&open_id.0), secret, 0, 0, None, 0),
+        OpenKind::Attach { secret, in_next, out_next, client_h, attachment } => {
+            (Bytes::new(), secret, in_next, out_next, client_h, attachment)
+        }
     };
     wire::Open {
         open_id,
@@ -44,13 +46,15 @@ pub(super) fn open_to_wire(open: &Open) -> wire::Open {
         sni: open.sni.clone(),
         software: Some(software_to_wire(&open.software)),
         resumable: open.resumable,
+        attachment,
     }
 }
 
 pub(super) fn open_from_wire(open: wire::Open) -> Result<Open, BadValue> {
     let secret = SessionSecret(sixteen(&open.secret)?);
     let kind = if open.open_id.is_empty() {
-        OpenKind::Attach { secret, in_next: open.in_next, out_next: open.out_next, client_h: open.client_h }
+        let wire::Open { in_next, out_next, client_h, attachment, .. } = open;
+        OpenKind::Attach { secret, in_next, out_next, client_h, attachment }
     } else {
         OpenKind::New { open_id: OpenId(sixteen(&open.open_id)?), secret }
     };

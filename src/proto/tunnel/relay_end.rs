@@ -42,6 +42,9 @@ const FIN_LINGER: Duration = Duration::from_secs(30);
 /// Ended channels whose last word is remembered for a RESUME that still names them.
 const MAX_FINISHED: usize = 4096;
 
+/// Withdrawn channels that are remembered: as many as OPENs may be pending.
+const MAX_WITHDRAWN: usize = 1024;
+
 /// The relay's end of all its tunnels.
 pub struct RelayEnd {
     settings: Settings,
@@ -109,6 +112,8 @@ struct Tunnel {
     channels: HashMap<u32, SessionKey>,
     next_channel: u32,
     finished: VecDeque<wire::Cursor>,
+    /// Channels whose OPEN was withdrawn after it went out: the word of it may be lost with its carrier.
+    withdrawn: VecDeque<u32>,
     trunk: Trunk,
     pool: Pool,
 }
@@ -203,7 +208,8 @@ impl RelayEnd {
         let tunnels = self.peers.iter().filter_map(|peer| peer.tunnel.as_ref());
         let tunnels = tunnels.flat_map(|tunnel| {
             let detached = tunnel.detached_at.map(|since| since + self.settings.detach_window);
-            tunnel.trunk.poll_timeout().into_iter().chain(detached)
+            let deaf = tunnel.deaf_since.filter(|_| tunnel.carrier.is_some()).map(|since| since + self.settings.stalled_after);
+            tunnel.trunk.poll_timeout().into_iter().chain(detached).chain(deaf)
         });
         let reopens = self.peers.iter().filter_map(Peer::poll_reopen);
         let opens = self.opens.front().map(|(due, _)| *due);
@@ -298,6 +304,7 @@ impl RelayEnd {
         {
             self.close(carrier, "what was sent is not received", now);
         }
+        self.judge_deafness(peer, now);
         self.open_waiting(peer, now);
         let Some(tunnel) = self.peers[peer].tunnel.as_ref() else { return };
         if tunnel.detached_at.is_some_and(|since| now >= since + self.settings.detach_window) {
@@ -358,6 +365,20 @@ impl RelayEnd {
         {
             tunnel.trunk.first.push_back(wire::encoded(kind::RESET, 0, channel, &wire::Reset { code: reset_code(code) }));
         }
+    }
+
+    /// Takes an OPEN back that nobody has answered. Where it has not left yet, it never does: whoever its customer asks next is
+    /// not to lose him again to this channel.
+    fn withdraw(&mut self, peer: usize, channel: u32) {
+        let Some(tunnel) = self.peers[peer].tunnel.as_mut() else { return };
+        if tunnel.trunk.unsay(kind::OPEN, channel) {
+            return;
+        }
+        tunnel.withdrawn.push_back(channel);
+        if tunnel.withdrawn.len() > MAX_WITHDRAWN {
+            tunnel.withdrawn.pop_front();
+        }
+        self.say_reset(peer, channel, ResetCode::Cancelled);
     }
 
     /// A fault inside one channel: the attachment ends on both sides, and with it the session.

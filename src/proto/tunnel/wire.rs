@@ -183,6 +183,8 @@ pub(super) struct Open {
     pub(super) software: Option<Software>,
     #[prost(bool, tag = "12")]
     pub(super) resumable: bool,
+    #[prost(uint32, tag = "13")]
+    pub(super) attachment: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
@@ -193,6 +195,8 @@ pub(super) struct OpenOk {
     pub(super) out_first: u64,
     #[prost(uint64, tag = "3")]
     pub(super) out_next: u64,
+    #[prost(uint32, tag = "4")]
+    pub(super) attachment: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]

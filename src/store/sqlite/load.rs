@@ -77,6 +77,7 @@ fn session(connection: &Connection, row: &Row<'_>) -> Result<StoredSession, Stor
         place: place(row)?,
         enqueued_at: natural(row.get("enqueued_at")?),
         attachment: row.get("attachment")?,
+        unseen_from: row.get::<_, Option<i64>>("unseen_from")?.map(natural),
         in_handled,
         delivered,
         sm_in: row.get("sm_in")?,

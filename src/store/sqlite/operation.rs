@@ -52,8 +52,12 @@ pub(super) fn apply(connection: &Connection, marks: &mut Marks, op: &Op) -> rusq
         Op::OutHandled { session, number, proof } => out_handled(connection, marks, *session, *number, *proof),
         Op::Own { session, after, count } => own(connection, *session, *after, *count),
         Op::Attached { session, attachment } => {
-            let sql = "UPDATE session SET attachment = max(attachment, ?2) WHERE id = ?1";
+            let sql = "UPDATE session SET attachment = max(attachment, ?2), unseen_from = NULL WHERE id = ?1";
             run(connection, sql, params![id(session), attachment])
+        }
+        Op::Unseen { session, from } => {
+            let sql = "UPDATE session SET unseen_from = coalesce(unseen_from, ?2) WHERE id = ?1";
+            run(connection, sql, params![id(session), integer(*from)])
         }
         Op::Software { session, software } => set_software(connection, *session, software),
         Op::Place { session, place, enqueued_at } => set_place(connection, *session, place, *enqueued_at),
@@ -266,6 +270,7 @@ fn apply_to_stream(connection: &Connection, marks: &mut Marks, op: &Op) -> rusql
         | Op::OutHandled { .. }
         | Op::Own { .. }
         | Op::Attached { .. }
+        | Op::Unseen { .. }
         | Op::Software { .. }
         | Op::Place { .. }
         | Op::Revoke { .. }

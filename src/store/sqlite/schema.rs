@@ -7,7 +7,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use crate::store::StoreError;
 
 /// The version of [`TABLES`], kept in `user_version`.
-pub(super) const VERSION: i64 = 4;
+pub(super) const VERSION: i64 = 5;
 
 /// Statements kept prepared: more than there are in this store.
 const STATEMENTS: usize = 64;
@@ -72,6 +72,7 @@ CREATE TABLE session (
     close_reason TEXT,
     enqueued_at INTEGER NOT NULL,
     attachment INTEGER NOT NULL DEFAULT 0,
+    unseen_from INTEGER,
     fin_number INTEGER,
     fin_reason TEXT,
     fin_text TEXT,

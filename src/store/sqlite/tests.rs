@@ -43,7 +43,10 @@ async fn a_session_comes_back_as_it_was() {
             Op::OutHandled { session: session(1), number: 1, proof: Proof::Confirmed },
             Op::Own { session: session(1), after: 0, count: 2 },
             Op::Own { session: session(1), after: 1, count: 5 },
+            Op::Unseen { session: session(1), from: 2 },
             Op::Attached { session: session(1), attachment: 7 },
+            Op::Unseen { session: session(1), from: 3 },
+            Op::Unseen { session: session(1), from: 4 },
             Op::Software { session: session(1), software: software.clone() },
             Op::Place { session: session(1), place: Place::Agent("alice".into()), enqueued_at: 99 },
             Op::Delivered { session: session(1), number: 1 },
@@ -55,6 +58,7 @@ async fn a_session_comes_back_as_it_was() {
         place: Place::Agent("alice".into()),
         enqueued_at: 99,
         attachment: 7,
+        unseen_from: Some(3),
         in_handled: 2,
         delivered: 1,
         sm_in: 6,
@@ -325,7 +329,7 @@ async fn a_second_process_and_a_foreign_file_are_refused() {
     store.close().await.unwrap();
 
     Connection::open(path(&home)).unwrap().pragma_update(None, "user_version", 77).unwrap();
-    assert!(matches!(Store::open(&path(&home), |_: Vec<u64>| {}), Err(StoreError::Version { found: 77, known: 4 })));
+    assert!(matches!(Store::open(&path(&home), |_: Vec<u64>| {}), Err(StoreError::Version { found: 77, known: 5 })));
 }
 
 #[tokio::test]

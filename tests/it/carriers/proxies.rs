@@ -1,6 +1,7 @@
 //! Through proxies: those that help, those that refuse, and those that do neither.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -184,6 +185,47 @@ async fn a_real_tinyproxy_carries_a_conversation() {
     })
     .await;
     site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_real_squid_carries_a_conversation_and_its_407_is_told_in_words() {
+    const HELPER: &str = "/usr/lib/squid/basic_ncsa_auth";
+    let needs = Needs::default().program("squid").program("openssl").file(Path::new(HELPER), HELPER);
+    if !needs.met("a_real_squid_carries_a_conversation_and_its_407_is_told_in_words") {
+        return;
+    }
+    let home = TempDir::new().unwrap();
+    // Started by root it becomes another user, who has to find its files.
+    std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let (port, file, users) = (free_port(), home.path().join("credentials"), home.path().join("users"));
+    std::fs::write(&file, "lan1:sesame\n").unwrap();
+    let hash = Command::new("openssl").args(["passwd", "-apr1", "sesame"]).output().unwrap().stdout;
+    std::fs::write(&users, [b"lan1:", &hash[..]].concat()).unwrap();
+    let config = home.path().join("squid.conf");
+    let text = format!(
+        "http_port 127.0.0.1:{port}\nauth_param basic program {HELPER} {}\nauth_param basic realm way out\n\
+        acl known proxy_auth REQUIRED\nacl CONNECT method CONNECT\nhttp_access allow CONNECT known\nhttp_access deny all\n\
+        cache deny all\ncache_mem 1 MB\naccess_log none\ncache_log /dev/null\npid_filename none\nnetdb_filename none\n\
+        pinger_enable off\nmax_filedescriptors 1024\nshutdown_lifetime 0 seconds\n",
+        users.display()
+    );
+    std::fs::write(&config, text).unwrap();
+    let _proxy = Real::start(Command::new("squid").arg("-N").arg("-f").arg(&config), port).await;
+    let url = format!("http://127.0.0.1:{port}");
+    let lines = format!("credentials_file = \"{}\"", file.display());
+    let site = through(&url, &lines).await;
+    site.carried_by("tls through an http proxy").await;
+    let mut talk = site.talk().await;
+    talk.burst(50);
+    talk.settle().await;
+    site.stop().await;
+
+    std::fs::write(&file, "lan1:barley\n").unwrap();
+    for (lines, words) in [(&*lines, "does not take these credentials (407)"), ("", "the proxy asks for credentials (407)")] {
+        let site = through(&url, lines).await;
+        site.until(words, |tunnel| tunnel["last_end"].as_str().is_some_and(|told| told.contains(words))).await;
+        site.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -21,14 +21,17 @@ use outgate::session::{OpenId, SessionSecret};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::{Tally, Trial, alone};
+use super::{Tally, Trial, alone, asked};
 use crate::faults::site::{self, Plan};
 
 /// Sessions in the suite; `OUTGATE_HERD` asks for others.
-const SESSIONS: u64 = 2_000;
+const SESSIONS: u64 = 10_000;
 
 /// Within which a herd of ten thousand is back.
 const BACK: Duration = Duration::from_secs(30);
+
+/// Far above what anything here takes.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// OPENs under way at one time: below what a connector takes of public ones.
 const WINDOW: usize = 200;
@@ -38,7 +41,7 @@ const IDENTITY: &str = "outgate://example/connector/lan1";
 #[test]
 fn fault_31_a_herd_is_back_after_the_relays_restart() {
     alone(async || {
-        let count = std::env::var("OUTGATE_HERD").ok().map_or(SESSIONS, |count| count.parse().unwrap());
+        let count = asked("OUTGATE_HERD", SESSIONS);
         let home = tempfile::Builder::new().prefix("herd").tempdir().unwrap();
         drop(site::certificates(home.path()));
         std::fs::write(home.path().join("agents.toml"), site::accounts()).unwrap();
@@ -55,7 +58,15 @@ fn fault_31_a_herd_is_back_after_the_relays_restart() {
         drop(front);
         let trial = Trial::begin(31);
         let mut front = Front::on(listener.try_clone().unwrap(), home.path());
-        front.bring(count, |key| OpenKind::Attach { secret: SessionSecret(bytes(key, 2)), in_next: 0, out_next: 0, client_h: None }).await;
+        front
+            .bring(count, |key| OpenKind::Attach {
+                secret: SessionSecret(bytes(key, 2)),
+                in_next: 0,
+                out_next: 0,
+                client_h: None,
+                attachment: 0,
+            })
+            .await;
         let took = trial.elapsed();
         front.handled(count, 2).await;
         drop(front);
@@ -121,7 +132,7 @@ impl Front {
     }
 
     async fn until(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(55);
+        let deadline = Instant::now() + PATIENCE;
         loop {
             while let Some(event) = self.end.poll_event() {
                 self.hear(event);

@@ -6,16 +6,22 @@ use rustix::process::Signal;
 use tokio::time::{Instant, sleep};
 
 use super::town::{Layout, Town};
-use super::{Trial, alone};
+use super::{Trial, alone, asked};
 use crate::crash::client::{Absence, Log};
 use crate::faults::{Kind, Way};
 
-/// One customer stops to read; a few hundred others notice nothing.
+/// Customers, where `OUTGATE_CUSTOMERS` asks for no other number.
+const CUSTOMERS: u64 = 1000;
+
+/// How long the store holds its writer up.
+const STORE_SLOW: Duration = Duration::from_secs(30);
+
+/// One customer of a thousand stops to read; the others notice nothing.
 #[test]
 fn fault_19_one_slow_consumer_among_many() {
     alone(async || {
-        const CUSTOMERS: usize = 150;
-        let mut town = Town::start(Layout::over("quic").customers(CUSTOMERS)).await;
+        let customers = usize::try_from(asked("OUTGATE_CUSTOMERS", CUSTOMERS)).unwrap();
+        let mut town = Town::start(Layout::over("quic").customers(customers)).await;
         let usual = round_trips(&mut town).await;
         let trial = Trial::begin(19);
         town.customers[0].client.leave(Absence::Frozen);
@@ -25,7 +31,7 @@ fn fault_19_one_slow_consumer_among_many() {
         let (usual, beside) = (usual.as_millis(), beside.as_millis());
         // Frozen, he hung up when he was back; what he was shown till then is in order.
         let tally = tally_but_first(&town);
-        let note = format!("{CUSTOMERS} customers; slowest answer of the others {beside} ms, {usual} ms before");
+        let note = format!("{customers} customers; slowest answer of the others {beside} ms, {usual} ms before");
         trial.end(tally, Duration::ZERO, &note).await;
         assert!(beside < 2000, "{note}");
         town.stop().await;
@@ -136,6 +142,33 @@ fn fault_26_the_store_is_slow() {
             trial.end(total, slowest, "quic and tls, 60 customers, 5 s without a commit, a carrier dead after 1.5 s").await;
             town.stop().await;
         }
+    });
+}
+
+/// The same for half a minute, with little to do.
+#[test]
+fn fault_26_the_store_stands_still_for_half_a_minute() {
+    alone(async || {
+        let mut town = Town::start(Layout::over("quic")).await;
+        town.burst(1, 0);
+        town.settle().await;
+        let trial = Trial::begin(26);
+        let hold = rusqlite::Connection::open(town.store()).unwrap();
+        hold.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let acknowledged = town.agent.with_log(|log| log.shown.len());
+        town.burst(100, 200);
+        sleep(STORE_SLOW).await;
+        let waiting = town.customers[0].client.with_log(|log| log.unacknowledged);
+        assert_eq!(waiting, 100, "what is not committed is not acknowledged");
+        assert_eq!(town.agent.with_log(|log| log.shown.len()), acknowledged, "nor passed on");
+        hold.execute_batch("ROLLBACK").unwrap();
+        drop(hold);
+        let began = Instant::now();
+        let tally = town.settle().await;
+        let took = began.elapsed();
+        assert_eq!(town.tunnel().await["epoch"], 1, "the carrier lived on");
+        trial.end(tally, took, "quic, 30 s without a commit").await;
+        town.stop().await;
     });
 }
 

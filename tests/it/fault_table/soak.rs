@@ -5,32 +5,32 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::town::{Layout, Town};
-use super::{Trial, alone};
+use super::{Trial, alone, asked};
 use crate::crash::Dice;
 use crate::faults::{Kind, Way};
 
 /// How long it lasts where nothing else is asked for with `OUTGATE_SOAK_SECONDS`.
-const SECONDS: u64 = 15;
+const SECONDS: u64 = 120;
 
-/// Sessions: as many where it lasts for long, fewer in the suite.
-const SESSIONS: (usize, usize) = (60, 200);
+const SESSIONS: usize = 200;
+
+/// From one fault to the next, in ms. Drawn by its order of magnitude: half of them come within 2 s.
+const PAUSE: [f64; 2] = [200.0, 20_000.0];
 
 #[test]
 fn fault_42_a_soak_with_random_cuts() {
     alone(async || {
-        let asked = std::env::var("OUTGATE_SOAK_SECONDS").ok().map(|seconds| seconds.parse::<u64>().unwrap());
-        let sessions = if asked.is_some() { SESSIONS.1 } else { SESSIONS.0 };
-        let mut town = Town::start(Layout::default().customers(sessions)).await;
+        let mut town = Town::start(Layout::default().customers(SESSIONS)).await;
         let mut dice = Dice::new();
         let trial = Trial::begin(42);
-        let until = Instant::now() + Duration::from_secs(asked.unwrap_or(SECONDS));
+        let until = Instant::now() + Duration::from_secs(asked("OUTGATE_SOAK_SECONDS", SECONDS));
         let (mut faults, mut slowest) = (0, Duration::ZERO);
-        // Where it lasts for long the pauses between two faults do too.
-        let longest = if asked.is_some() { 20_000 } else { 1_500 };
         while Instant::now() < until {
-            let next = Instant::now() + Duration::from_millis(dice.between(200, longest));
+            let [shortest, longest] = PAUSE;
+            let pause = shortest * (longest / shortest).powf(dice.between(0, 1000) as f64 / 1000.0);
+            let next = Instant::now() + Duration::from_secs_f64(pause / 1000.0);
             while Instant::now() < next {
-                let number = dice.between(0, sessions as u64) as usize;
+                let number = dice.between(0, SESSIONS as u64) as usize;
                 town.burst_with(number, dice.between(1, 6) as usize, 0);
                 sleep(Duration::from_millis(dice.between(5, 40))).await;
             }
@@ -51,7 +51,7 @@ fn fault_42_a_soak_with_random_cuts() {
         town.reattach().await;
         town.until("QUIC", |tunnel| tunnel["attached"] == true && tunnel["transport"] == "quic").await;
         town.wire.block(Kind::Tcp, false);
-        let note = format!("{sessions} sessions, {faults} faults, {} attachments; slowest recovery", tunnel["attachments"]);
+        let note = format!("{SESSIONS} sessions, {faults} faults, {} attachments; slowest recovery", tunnel["attachments"]);
         trial.end(tally, slowest, &note).await;
         town.stop().await;
     });

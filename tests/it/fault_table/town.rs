@@ -8,7 +8,7 @@ use std::time::Duration;
 use outgate::config::RelayConfig;
 use outgate::connector::Connector;
 use outgate::net::inherited::Inherited;
-use outgate::proto::tunnel::Rate;
+use outgate::proto::tunnel::{Rate, Settings};
 use outgate::relay::Relay;
 use outgate::relay::client::Idle;
 use outgate::relay::setup::settings_of;
@@ -52,6 +52,13 @@ impl Layout {
     /// Over one transport.
     pub(super) fn over(transport: &str) -> Self {
         Self { plan: Plan::with(&format!("transport = \"{transport}\"")), ..Self::default() }
+    }
+
+    /// Carriers are asked and given up as late as in the product.
+    pub(super) fn with_shipped_times(mut self) -> Self {
+        let Settings { ping_after, dead_after, .. } = Settings::default();
+        (self.plan.ping_after, self.plan.dead_after) = (ping_after, dead_after);
+        self
     }
 
     pub(super) fn customers(self, customers: usize) -> Self {

@@ -54,7 +54,8 @@ impl Needs {
         false
     }
 
-    fn file(mut self, path: &Path, name: &str) -> Self {
+    /// A file with this name for who lacks it.
+    pub(crate) fn file(mut self, path: &Path, name: &str) -> Self {
         if !path.exists() {
             self.lacks.push(format!("{name} (run tests/setup)"));
         }

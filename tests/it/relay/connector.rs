@@ -147,7 +147,7 @@ impl Life {
         match event {
             ConnectorEvent::Open { channel, .. } => {
                 self.next_out.insert(channel, 1);
-                self.command(ConnectorCommand::Accept { channel, in_next: 1, out_first: 1, out: Vec::new() });
+                self.command(ConnectorCommand::Accept { channel, attachment: 1, in_next: 1, out_first: 1, out: Vec::new() });
             }
             ConnectorEvent::Data { channel, number, sm_in, payload } => {
                 self.command(ConnectorCommand::Handled { channel, number, sm_in });

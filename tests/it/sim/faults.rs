@@ -73,7 +73,7 @@ fn fault_41_a_withdrawal_crosses_the_answer() {
     let channel = pair.opened_channel();
     // Neither has heard of the other's word yet.
     pair.relay.handle_command(RelayCommand::Finish { session: KEY, fin: fin() }, pair.now);
-    let accept = ConnectorCommand::Accept { channel, in_next: 1, out_first: 1, out: Vec::new() };
+    let accept = ConnectorCommand::Accept { channel, attachment: 1, in_next: 1, out_first: 1, out: Vec::new() };
     pair.connector.handle_command(accept, pair.now);
     pair.carry_to_relay();
     pair.exchange();

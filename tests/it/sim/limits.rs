@@ -27,7 +27,7 @@ fn accept_all(pair: &mut Pair) -> usize {
     let mut accepted = 0;
     for event in pair.connector_events() {
         if let ConnectorEvent::Open { channel, .. } = event {
-            let accept = ConnectorCommand::Accept { channel, in_next: 1, out_first: 1, out: Vec::new() };
+            let accept = ConnectorCommand::Accept { channel, attachment: 1, in_next: 1, out_first: 1, out: Vec::new() };
             pair.connector.handle_command(accept, pair.now);
             accepted += 1;
         }
@@ -204,7 +204,7 @@ fn an_open_that_is_withdrawn_before_its_answer_is_told_to_the_desk() {
     pair.relay.handle_command(RelayCommand::Finish { session: KEY, fin: fin() }, pair.now);
     pair.exchange();
     assert_eq!(pair.connector_events(), [ConnectorEvent::Reset { channel, code: ResetCode::Cancelled }]);
-    let accept = ConnectorCommand::Accept { channel, in_next: 1, out_first: 1, out: Vec::new() };
+    let accept = ConnectorCommand::Accept { channel, attachment: 1, in_next: 1, out_first: 1, out: Vec::new() };
     pair.connector.handle_command(accept, pair.now);
     pair.exchange();
     assert_eq!((pair.connector.stats().channels, pair.relay.stats()[0].1.channels), (0, 0), "its answer changes nothing");

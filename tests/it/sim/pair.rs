@@ -142,7 +142,7 @@ impl Pair {
         pair.open();
         pair.exchange();
         let channel = pair.opened_channel();
-        let accept = ConnectorCommand::Accept { channel, in_next: 1, out_first: 1, out: Vec::new() };
+        let accept = ConnectorCommand::Accept { channel, attachment: 1, in_next: 1, out_first: 1, out: Vec::new() };
         pair.connector.handle_command(accept, pair.now);
         pair.exchange();
         assert!(pair.relay_events().contains(&RelayEvent::OpenOk { session: KEY }));

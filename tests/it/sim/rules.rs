@@ -161,14 +161,14 @@ fn a_copied_identity_is_refused_after_three_replacements_a_minute() {
 #[test]
 fn a_client_that_returns_to_a_fresh_relay_gets_his_numbers_from_the_connector() {
     let mut pair = Pair::attached();
-    let kind = OpenKind::Attach { secret: SessionSecret([2; 16]), in_next: 0, out_next: 0, client_h: Some(4) };
+    let kind = OpenKind::Attach { secret: SessionSecret([2; 16]), in_next: 0, out_next: 0, client_h: Some(4), attachment: 0 };
     let open = Box::new(open(kind));
     pair.relay.handle_command(RelayCommand::Open { session: KEY, identity: identity(), open }, pair.now);
     pair.relay.handle_command(RelayCommand::Send { session: KEY, payload: event("again"), sm_in: 9 }, pair.now);
     pair.exchange();
     let channel = pair.opened_channel();
     let out = vec![event("late")];
-    pair.connector.handle_command(ConnectorCommand::Accept { channel, in_next: 6, out_first: 4, out }, pair.now);
+    pair.connector.handle_command(ConnectorCommand::Accept { channel, attachment: 1, in_next: 6, out_first: 4, out }, pair.now);
     pair.connector.handle_command(ConnectorCommand::Handled { channel, number: 5, sm_in: 8 }, pair.now);
     pair.wait(Duration::from_millis(50));
     pair.exchange();
@@ -182,7 +182,7 @@ fn a_client_that_returns_to_a_fresh_relay_gets_his_numbers_from_the_connector() 
 #[test]
 fn numbers_near_the_end_of_their_range_are_refused_and_not_calculated_with() {
     let mut pair = Pair::attached();
-    let kind = OpenKind::Attach { secret: SessionSecret([2; 16]), in_next: 0, out_next: 0, client_h: None };
+    let kind = OpenKind::Attach { secret: SessionSecret([2; 16]), in_next: 0, out_next: 0, client_h: None, attachment: 0 };
     pair.relay.handle_command(RelayCommand::Open { session: KEY, identity: identity(), open: Box::new(open(kind)) }, pair.now);
     pair.relay.handle_command(RelayCommand::Send { session: KEY, payload: event("hello"), sm_in: 1 }, pair.now);
     pair.carry_to_connector();
@@ -208,12 +208,12 @@ fn a_relay_that_asks_and_reads_no_answers_loses_its_carrier() {
 #[test]
 fn a_count_that_only_the_cursor_of_a_resume_tells_reaches_the_client() {
     let mut pair = Pair::attached();
-    let kind = OpenKind::Attach { secret: SessionSecret([2; 16]), in_next: 0, out_next: 0, client_h: Some(4) };
+    let kind = OpenKind::Attach { secret: SessionSecret([2; 16]), in_next: 0, out_next: 0, client_h: Some(4), attachment: 0 };
     let open = Box::new(open(kind));
     pair.relay.handle_command(RelayCommand::Open { session: KEY, identity: identity(), open }, pair.now);
     pair.exchange();
     let channel = pair.opened_channel();
-    pair.connector.handle_command(ConnectorCommand::Accept { channel, in_next: 6, out_first: 4, out: Vec::new() }, pair.now);
+    pair.connector.handle_command(ConnectorCommand::Accept { channel, attachment: 1, in_next: 6, out_first: 4, out: Vec::new() }, pair.now);
     pair.exchange();
     pair.connector.handle_command(ConnectorCommand::Handled { channel, number: 5, sm_in: 8 }, pair.now);
     pair.lose();

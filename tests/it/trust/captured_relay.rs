@@ -17,6 +17,7 @@ use outgate::proto::tunnel::{Assertion, OpenKind, RefusalCode, RelayEvent, Sessi
 use outgate::session::{CloseReason, SessionSecret};
 use serde_json::{Value, json};
 
+use super::PATIENCE;
 use super::company::{Company, DOMAIN, ISSUER};
 use super::fake::FakeRelay;
 
@@ -55,6 +56,55 @@ async fn it_opens_its_burst_and_then_its_rate_and_known_sessions_come_back_all_t
     let first = accepted[0];
     relay.send(first, said("still here"));
     relay.handled(first, 1).await;
+}
+
+#[tokio::test]
+async fn strangers_that_it_invents_hold_a_quarter_of_the_unanswered_opens_and_who_has_a_link_comes_in_beside_them() {
+    let (company, mut relay, _connector) = beside(&["hello", "support"]).await;
+    // Nothing is committed while another holds the store: no answer leaves.
+    let hold = rusqlite::Connection::open(company.path("lan1.sqlite")).unwrap();
+    hold.busy_timeout(PATIENCE).unwrap();
+    hold.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let link = company.link("support");
+    for _ in 0..300 {
+        relay.open("hello", Assertion::Anonymous);
+    }
+    let signed = relay.open("support", signed(&link));
+    {
+        let judged = |status: &Value| status["counters"]["sessions_opened"] == 257;
+        let judged = company.until("lan1", "all to be judged", judged);
+        tokio::pin!(judged);
+        let status = loop {
+            tokio::select! {
+                status = &mut judged => break status,
+                () = relay.step() => {}
+            }
+        };
+        assert_eq!(status["counters"]["refused_for"]["opens-unsigned"], 44);
+    }
+    hold.execute_batch("ROLLBACK").unwrap();
+    let (mut accepted, mut refused) = (Vec::new(), 0);
+    while accepted.len() + refused < 301 {
+        relay
+            .until("answers", |event| match event {
+                RelayEvent::OpenOk { session } => {
+                    accepted.push(*session);
+                    Some(())
+                }
+                RelayEvent::OpenRefused { code, text, .. } => {
+                    assert!(*code == RefusalCode::Busy && text.starts_with("Too many people"), "{event:?}");
+                    refused += 1;
+                    Some(())
+                }
+                _ => None,
+            })
+            .await;
+    }
+    assert_eq!((accepted.len(), refused), (257, 44));
+    assert!(accepted.contains(&signed), "who has a link is not kept out by strangers");
+    // Their answers have left: there is room again.
+    let later = relay.open("hello", Assertion::Anonymous);
+    assert_eq!(relay.answer(later).await, Ok(()));
 }
 
 #[tokio::test]
@@ -169,7 +219,7 @@ async fn it_attaches_no_session_whose_secret_it_never_held() {
     let (company, mut relay, _connector) = beside(&["unread"]).await;
     opened(&mut relay, &company).await;
     for guess in [[0; 16], [0xff; 16], [7; 16]] {
-        let kind = OpenKind::Attach { secret: SessionSecret(guess), in_next: 1, out_next: 1, client_h: None };
+        let kind = OpenKind::Attach { secret: SessionSecret(guess), in_next: 1, out_next: 1, client_h: None, attachment: 0 };
         let session = relay.open_as(kind, "unread", Assertion::Anonymous);
         assert_eq!(relay.answer(session).await, Err(RefusalCode::UnknownSession));
     }

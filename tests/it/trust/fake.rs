@@ -260,7 +260,10 @@ impl FakeConnector {
                     self.end.handle_command(ConnectorCommand::Verdict { check, verdict: Ok(()) }, now());
                 }
                 ConnectorEvent::Open { channel, .. } => {
-                    self.end.handle_command(ConnectorCommand::Accept { channel, in_next: 1, out_first: 1, out: Vec::new() }, now());
+                    self.end.handle_command(
+                        ConnectorCommand::Accept { channel, attachment: 1, in_next: 1, out_first: 1, out: Vec::new() },
+                        now(),
+                    );
                 }
                 ConnectorEvent::CloseCarrier { .. } => self.lost = true,
                 _ => {}

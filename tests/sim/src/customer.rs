@@ -46,8 +46,6 @@ pub(super) struct Customer {
     pub(super) to_confirm: VecDeque<(Instant, u64)>,
     /// Sessions of his at other relays which do not know yet that he is gone.
     pub(super) left_behind: Vec<(usize, SessionKey)>,
-    /// The connector lost its memory while one was left behind: whichever relay asks last has the session.
-    pub(super) is_contested: bool,
     /// A store that came back older lacks what he was told, or what told him.
     pub(super) is_harmed: bool,
     /// It does so for certain: his session cannot go on.
@@ -73,7 +71,6 @@ impl Customer {
             own_done: Vec::new(),
             to_confirm: VecDeque::new(),
             left_behind: Vec::new(),
-            is_contested: false,
             is_harmed: false,
             must_end: false,
             is_cut_short: false,

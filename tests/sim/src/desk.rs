@@ -29,9 +29,18 @@ pub(super) struct Kept {
     pub(super) out_handled: u64,
     /// The session ended because the store was older than what had been told.
     pub(super) regressed: bool,
+    /// How often its client has come.
+    attachment: u32,
+    /// The first outward number that was given while no relay had answered since a start; 0: none.
+    unseen: u64,
 }
 
 impl Kept {
+    /// The first outward number that, by this store, nobody can have.
+    pub(super) fn out_limit(&self) -> u64 {
+        if self.unseen == 0 { self.out.len() as u64 + 1 } else { self.unseen }
+    }
+
     fn is_closed(&self) -> bool {
         self.fin_in || self.regressed || (self.out.last() == Some(&Out::Fin) && self.out_handled == self.out.len() as u64)
     }
@@ -60,9 +69,11 @@ enum Op {
     Counted(u32),
     Own(u64, u32),
     FinIn,
-    Out(Out),
+    /// Whether a relay has asked for the session since the start.
+    Out(Out, bool),
     OutHandled(u64),
     Regressed,
+    Attached(u32),
     /// Changes nothing: its effects wait for what is before it.
     Barrier,
 }
@@ -80,8 +91,8 @@ pub(super) struct Desk {
     /// Earlier states of the disk, oldest first; kept where a schedule falls back to one.
     pub(super) snapshots: Option<VecDeque<Store>>,
     committed: u64,
-    /// Sessions whose relay has spoken since it was answered: it took the numbers that it was told.
-    proven: BTreeSet<SessionSecret>,
+    /// Sessions for which a relay has asked since the start: it showed how far it is.
+    asked: BTreeSet<SessionSecret>,
     /// The disk as it was when it came back older: what was above it is gone.
     pub(super) floors: Vec<Store>,
     plant: Option<Plant>,
@@ -112,7 +123,7 @@ impl Desk {
         self.memory = self.store.clone();
         self.queue.clear();
         self.early.clear();
-        self.proven.clear();
+        self.asked.clear();
         self.by_channel.clear();
         self.channels.clear();
     }
@@ -151,10 +162,6 @@ impl Desk {
 
     /// An agent says something, or ends the session.
     pub(super) fn say(&mut self, secret: SessionSecret, item: Out) {
-        if !self.floors.is_empty() && !self.proven.contains(&secret) {
-            // An older store must not give a number anew before the relay has seen how far it is.
-            return;
-        }
         let Some(kept) = self.memory.get(&secret) else { return };
         let mut number = kept.out.len() as u64 + 1;
         if self.plant == Some(Plant::ReusedNumber) && number % 7 == 6 {
@@ -172,7 +179,8 @@ impl Desk {
             Out::Fin => (relay, ConnectorCommand::Finish { channel, number, fin: fin() }),
             Out::Event(_) | Out::Ephemeral(_) => (relay, ConnectorCommand::Send { channel, number, payload }),
         });
-        self.push(secret, Op::Out(item), effect.into_iter().collect());
+        let was_asked = self.asked.contains(&secret);
+        self.push(secret, Op::Out(item, was_asked), effect.into_iter().collect());
     }
 
     pub(super) fn handle(&mut self, relay: usize, event: ConnectorEvent) {
@@ -184,7 +192,6 @@ impl Desk {
             ConnectorEvent::Open { channel, open } => self.open((relay, channel), open.kind),
             ConnectorEvent::Data { channel, number, sm_in, payload } => {
                 let Some(&secret) = self.by_channel.get(&(relay, channel)) else { return };
-                self.proven.insert(secret);
                 self.expect_next(secret, number);
                 let body = match payload {
                     Payload::Event(body) => Some(body),
@@ -246,19 +253,32 @@ impl Desk {
             OpenKind::New { secret, .. } => (secret, true, None),
             OpenKind::Attach { secret, client_h, .. } => (secret, false, client_h),
         };
-        let known = self.memory.contains_key(&secret);
-        if (!known && !new) || self.memory.get(&secret).is_some_and(Kept::is_closed) {
+        let known = self.memory.get(&secret);
+        if known.map_or(!new, Kept::is_closed) {
             let text = String::new();
             let code = RefusalCode::UnknownSession;
             self.early.push((relay, ConnectorCommand::Refuse { channel, code, text, retry_after: None }));
             return;
         }
-        if client_h.is_some_and(|h| self.memory.get(&secret).is_some_and(|kept| u64::from(h) > kept.out.len() as u64)) {
-            // The client has more than this store remembers having sent.
+        let nothing = Kept::default();
+        let kept = known.unwrap_or(&nothing);
+        if self.is_ahead(kept, &kind) {
+            // The relay, or its client, has more than this store remembers having sent.
             let code = RefusalCode::StoreRegressed;
             self.early.push((relay, ConnectorCommand::Refuse { channel, code, text: String::new(), retry_after: None }));
             return self.push(secret, Op::Regressed, Vec::new());
         }
+        let is_elsewhere = self.channels.get(&secret).is_some_and(|(at, _)| *at != relay);
+        let told = match kind {
+            OpenKind::New { .. } => 1,
+            OpenKind::Attach { attachment, .. } => attachment,
+        };
+        let is_stale = told > 0 && (told < kept.attachment || (told == kept.attachment && is_elsewhere));
+        if is_stale && self.plant != Some(Plant::StaleAttachmentTaken) {
+            return self.early.push((relay, ConnectorCommand::Reset { channel, code: ResetCode::Moved }));
+        }
+        let attachment = if told == 0 { kept.attachment + 1 } else { told.max(kept.attachment) };
+        let is_new = known.is_none();
         // What the client says it has needs not be sent again.
         let has = client_h.map_or(0, u64::from);
         if let Some(old) = self.channels.insert(secret, (relay, channel)) {
@@ -266,15 +286,24 @@ impl Desk {
             self.early.push((old.0, ConnectorCommand::Reset { channel: old.1, code: ResetCode::Moved }));
         }
         self.by_channel.insert((relay, channel), secret);
+        self.asked.insert(secret);
         if let Some(kept) = self.memory.get_mut(&secret) {
             kept.out_handled = kept.out_handled.max(has);
         }
-        let effects = self.accept((relay, channel), secret, &kind);
+        let effects = self.accept((relay, channel), secret, attachment, &kind);
         let op = if has > 0 { Op::OutHandled(has) } else { Op::Barrier };
-        self.push(secret, if known { op } else { Op::Begin }, effects);
+        self.push(secret, if is_new { Op::Begin } else { op }, Vec::new());
+        self.push(secret, Op::Attached(attachment), effects);
     }
 
-    fn accept(&self, (relay, channel): Place, secret: SessionSecret, kind: &OpenKind) -> Vec<Effect> {
+    /// Whether the relay or its client knows an outward number that this store has not given, or not to them.
+    fn is_ahead(&self, kept: &Kept, kind: &OpenKind) -> bool {
+        let OpenKind::Attach { out_next, client_h, .. } = *kind else { return false };
+        let limit = if self.plant == Some(Plant::NumberGivenTwice) { kept.out.len() as u64 + 1 } else { kept.out_limit() };
+        out_next > limit || client_h.is_some_and(|h| u64::from(h) >= limit)
+    }
+
+    fn accept(&self, (relay, channel): Place, secret: SessionSecret, attachment: u32, kind: &OpenKind) -> Vec<Effect> {
         let nothing = Kept::default();
         let kept = self.memory.get(&secret).unwrap_or(&nothing);
         let pending = &kept.out[kept.out_handled as usize..];
@@ -288,7 +317,8 @@ impl Desk {
         if let (Some(Plant::RenumberedAfterRegress), OpenKind::Attach { in_next: theirs @ 1.., .. }) = (self.plant, kind) {
             in_next = in_next.max(*theirs);
         }
-        let mut effects = vec![ConnectorCommand::Accept { channel, in_next, out_first: kept.out_handled + 1, out: out.collect() }];
+        let out_first = kept.out_handled + 1;
+        let mut effects = vec![ConnectorCommand::Accept { channel, attachment, in_next, out_first, out: out.collect() }];
         if matches!(kind, OpenKind::Attach { .. }) {
             effects.push(ConnectorCommand::Handled { channel, number: in_next - 1, sm_in: kept.sm_in });
         }
@@ -300,7 +330,7 @@ impl Desk {
 
     fn push(&mut self, secret: SessionSecret, op: Op, effects: Vec<Effect>) {
         apply(&mut self.memory, secret, op.clone());
-        let early = self.plant == Some(Plant::ForwardBeforeCommit) && !matches!(op, Op::Begin | Op::Barrier);
+        let early = self.plant == Some(Plant::ForwardBeforeCommit) && !matches!(op, Op::Begin | Op::Barrier | Op::Attached(_));
         if early {
             self.early.extend(effects);
             self.queue.push_back((secret, op, Vec::new()));
@@ -338,8 +368,17 @@ fn apply(store: &mut Store, secret: SessionSecret, op: Op) {
             }
         }
         Op::FinIn => kept.fin_in = true,
-        Op::Out(item) => kept.out.push(item),
+        Op::Out(item, was_asked) => {
+            kept.out.push(item);
+            if !was_asked && kept.unseen == 0 {
+                kept.unseen = kept.out.len() as u64;
+            }
+        }
         Op::OutHandled(number) => kept.out_handled = kept.out_handled.max(number),
         Op::Regressed => kept.regressed = true,
+        Op::Attached(attachment) => {
+            kept.attachment = kept.attachment.max(attachment);
+            kept.unseen = 0;
+        }
     }
 }

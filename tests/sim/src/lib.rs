@@ -25,6 +25,7 @@ pub mod model;
 mod oracle;
 mod people;
 mod rng;
+mod trace;
 mod world;
 
 use std::time::Instant;
@@ -45,9 +46,16 @@ pub enum Plant {
     RenumberedAfterRegress,
     EpochReused,
     AcksLostAfterSwitch,
+    StaleAttachmentTaken,
+    NumberGivenTwice,
 }
 
 /// Runs one schedule; virtual time counts from `start`.
 pub fn schedule(seed: u64, plant: Option<Plant>, faults: Faults, start: Instant) -> Outcome {
     world::World::new(seed, plant, faults, start).run()
+}
+
+/// Runs one schedule and writes down what happens in it.
+pub fn traced_schedule(seed: u64, faults: Faults, start: Instant) -> Outcome {
+    world::World::new(seed, None, faults, start).traced().run()
 }

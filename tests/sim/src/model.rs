@@ -29,6 +29,7 @@ pub enum Fault {
     OldCarrierRead,
     AckBeforeCommit,
     OldAttachmentTaken,
+    StaleOpenTaken,
     LogDroppedWhenSent,
 }
 
@@ -46,6 +47,7 @@ enum Frame {
     /// RESUME with the tunnel's process and last epoch, or NEW; and the next number wanted, 0 without a channel.
     Attach {
         tunnel: Option<(u8, u8)>,
+        channel: u8,
         next: u8,
     },
     Attached {
@@ -54,21 +56,29 @@ enum Frame {
         resumed: bool,
     },
     Refused,
-    /// The session, with the oldest number held; 0: the numbers are the connector's to tell.
+    /// The session, with the oldest number held, and the attachment that the relay was told; 0 and 0: the client asks in person.
     Open {
+        channel: u8,
         first: u8,
+        attachment: u8,
     },
     OpenOk {
+        channel: u8,
         next: u8,
+        attachment: u8,
     },
     Data {
+        channel: u8,
         number: u8,
         said: u8,
     },
     Ack {
+        channel: u8,
         handled: u8,
     },
-    Reset,
+    Reset {
+        channel: u8,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -91,6 +101,9 @@ struct Carrier {
 /// The session at a relay: numbers from `first` with what was said, and how far they were sent on this attachment.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Held {
+    channel: u8,
+    /// As OPEN_OK told it; 1 for a session that begins here, 0 before.
+    attachment: u8,
     first: u8,
     log: Vec<u8>,
     next_send: u8,
@@ -104,13 +117,16 @@ struct Relay {
     epoch: u8,
     attached: Option<usize>,
     held: Option<Held>,
+    /// It outlives the process: the connector tells from where to number on.
+    next_channel: u8,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 struct Link {
     tunnel: Option<(u8, u8)>,
     current: Option<usize>,
-    /// The channel's next number, once accepted.
+    /// The session's channel and its next number.
+    channel: u8,
     next: Option<u8>,
 }
 
@@ -121,15 +137,31 @@ struct State {
     carriers: Vec<Carrier>,
     /// Where the session is attached, as the connector sees it.
     attachment: Option<usize>,
-    /// Committed; and received through a relay but not committed, 0 where an OPEN is to be answered.
+    /// Committed; and received through a relay but not committed.
     record: Vec<u8>,
-    pending: Vec<(usize, u8)>,
+    attachments: u8,
+    pending: Vec<Pending>,
     /// The customer: where he is, what he said, what he was told.
     place: Option<usize>,
     said: u8,
     h: u8,
     left: Bounds2,
     broken: Option<String>,
+}
+
+/// Waits to be committed, and is then told on its channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Pending {
+    relay: usize,
+    channel: u8,
+    what: Op,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Op {
+    Said(u8),
+    /// An OPEN is to be answered with this attachment.
+    Attach(u8),
 }
 
 /// What may still go wrong.
@@ -159,6 +191,7 @@ pub fn explore(bounds: Bounds, fault: Option<Fault>) -> Explored {
         }
         for next in nexts {
             if let Some(violation) = next.broken.clone().or_else(|| next.check()) {
+                let violation = format!("{violation}, after {state:?}");
                 return Explored { states: seen.len(), settled, violation: Some(violation) };
             }
             if !seen.contains(&next) {
@@ -170,11 +203,25 @@ pub fn explore(bounds: Bounds, fault: Option<Fault>) -> Explored {
     Explored { states: seen.len(), settled, violation: None }
 }
 
+impl Relay {
+    /// OPEN for the session that it holds, on a channel of its own.
+    fn open(&mut self) -> Frame {
+        let Some(held) = self.held.as_mut() else { return Frame::Refused };
+        if held.channel == 0 {
+            held.channel = self.next_channel;
+            self.next_channel += 1;
+        }
+        let first = if held.adopts { 0 } else { held.first };
+        Frame::Open { channel: held.channel, first, attachment: held.attachment }
+    }
+}
+
 impl State {
     fn new(bounds: Bounds) -> Self {
-        let relay = Relay { process: 0, epoch: 0, attached: None, held: None };
+        let relay = Relay { process: 0, epoch: 0, attached: None, held: None, next_channel: 1 };
         let mut relays = vec![relay; bounds.relays];
-        relays[0].held = Some(Held { first: 1, log: Vec::new(), next_send: 1, answered: false, adopts: false });
+        let held = Held { channel: 0, attachment: 1, first: 1, log: Vec::new(), next_send: 1, answered: false, adopts: false };
+        relays[0].held = Some(held);
         let Bounds { carriers, losses, connector_crashes, relay_crashes, moves, .. } = bounds;
         Self {
             relays,
@@ -182,6 +229,7 @@ impl State {
             carriers: Vec::new(),
             attachment: None,
             record: Vec::new(),
+            attachments: 0,
             pending: Vec::new(),
             place: Some(0),
             said: 0,
@@ -286,7 +334,7 @@ impl State {
         let relay = self.carriers[index].relay;
         let link = &mut self.links[relay];
         link.current = Some(index);
-        let frame = Frame::Attach { tunnel: link.tunnel, next: link.next.unwrap_or(0) };
+        let frame = Frame::Attach { tunnel: link.tunnel, channel: link.channel, next: link.next.unwrap_or(0) };
         self.carriers[index].at_connector = Phase::Attaching;
         self.carriers[index].to_relay.push(frame);
     }
@@ -347,7 +395,7 @@ impl State {
         if !held.answered || index >= held.log.len() {
             return false;
         }
-        self.carriers[carrier].to_connector.push(Frame::Data { number: held.next_send, said: held.log[index] });
+        self.carriers[carrier].to_connector.push(Frame::Data { channel: held.channel, number: held.next_send, said: held.log[index] });
         held.next_send += 1;
         if fault == Some(Fault::LogDroppedWhenSent) {
             held.log.remove(0);
@@ -364,20 +412,26 @@ impl State {
         let frame = carrier.to_relay.remove(0);
         let (at, attached) = (carrier.relay, carrier.at_relay == Phase::Attached);
         match frame {
-            Frame::Attach { tunnel, next } => self.on_attach(index, tunnel, next, fault),
-            Frame::OpenOk { next } if attached => self.on_open_ok(at, next),
-            Frame::Ack { handled } if attached => self.on_ack(at, handled),
-            Frame::Reset if attached => {
-                // The customer is attached elsewhere, or comes back.
+            Frame::Attach { tunnel, channel, next } => self.on_attach(index, tunnel, (channel, next), fault),
+            Frame::OpenOk { channel, next, attachment } if attached && self.is_channel(at, channel) => self.on_open_ok(at, next, attachment),
+            Frame::Ack { channel, handled } if attached && self.is_channel(at, channel) => self.on_ack(at, handled),
+            Frame::Reset { channel } if attached && self.is_channel(at, channel) => {
+                // He is attached elsewhere.
                 self.relays[at].held = None;
-                self.place.take_if(|place| *place == at);
+                if self.place == Some(at) {
+                    self.broken = Some("the customer loses the session where he is".to_owned());
+                }
             }
             _ => {}
         }
         true
     }
 
-    fn on_attach(&mut self, index: usize, tunnel: Option<(u8, u8)>, next: u8, fault: Option<Fault>) {
+    fn is_channel(&self, at: usize, channel: u8) -> bool {
+        self.relays[at].held.as_ref().is_some_and(|held| held.channel == channel)
+    }
+
+    fn on_attach(&mut self, index: usize, tunnel: Option<(u8, u8)>, (channel, next): (u8, u8), fault: Option<Fault>) {
         let at = self.carriers[index].relay;
         let relay = &mut self.relays[at];
         if tunnel.is_some_and(|(process, epoch)| process != relay.process || epoch > relay.epoch) {
@@ -403,7 +457,8 @@ impl State {
         carrier.at_relay = Phase::Attached;
         carrier.to_connector.push(attached);
         let Some(held) = relay.held.as_mut() else { return };
-        if resumed && next > 0 && held.answered {
+        let named = next > 0 && channel == held.channel;
+        if resumed && named && held.answered {
             held.next_send = next.max(held.first);
         } else if resumed && held.answered {
             // The connector does not name what it had answered: the attachment has ended there.
@@ -411,12 +466,15 @@ impl State {
             self.place.take_if(|place| *place == at);
         } else {
             held.answered = false;
-            let first = if held.adopts { 0 } else { held.first };
-            carrier.to_connector.push(Frame::Open { first });
+            if !resumed {
+                held.channel = 0;
+            }
+            let open = relay.open();
+            self.carriers[index].to_connector.push(open);
         }
     }
 
-    fn on_open_ok(&mut self, at: usize, next: u8) {
+    fn on_open_ok(&mut self, at: usize, next: u8, attachment: u8) {
         let Some(held) = self.relays[at].held.as_mut().filter(|held| !held.answered) else { return };
         if held.adopts {
             held.first = next;
@@ -425,6 +483,7 @@ impl State {
             held.log = (next..=self.said).collect();
         }
         held.answered = true;
+        held.attachment = attachment;
         held.next_send = next.max(held.first);
         self.on_ack(at, next - 1);
     }
@@ -460,7 +519,7 @@ impl State {
                 link.tunnel = Some((process, epoch));
                 if resumed && link.next.is_some() && self.attachment == Some(at) {
                     // What was acknowledged on a carrier that is lost is told again.
-                    carrier.to_relay.push(Frame::Ack { handled: self.record.len() as u8 });
+                    carrier.to_relay.push(Frame::Ack { channel: link.channel, handled: self.record.len() as u8 });
                 }
                 if !resumed {
                     link.next = None;
@@ -473,8 +532,10 @@ impl State {
                 self.attachment.take_if(|attachment| *attachment == at);
                 self.attach_on(index);
             }
-            Frame::Open { first } if phase == Phase::Attached => self.on_open(at, first, fault),
-            Frame::Data { number, said } if phase == Phase::Attached => self.on_data(index, at, number, said, fault),
+            Frame::Open { channel, first, attachment } if phase == Phase::Attached => {
+                self.on_open(index, channel, (first, attachment), fault);
+            }
+            Frame::Data { channel, number, said } if phase == Phase::Attached => self.on_data(index, (channel, number), said, fault),
             Frame::Data { .. } | Frame::Open { .. } if phase == Phase::Gone => {
                 self.broken = Some("a frame of the old carrier is read after the cursors were written".to_owned());
             }
@@ -483,9 +544,21 @@ impl State {
         true
     }
 
-    /// The newest OPEN has the session; the place before it hears so.
-    fn on_open(&mut self, at: usize, first: u8, fault: Option<Fault>) {
-        let received = self.pending.iter().filter(|(_, said)| *said > 0).count();
+    /// The client's newest OPEN has the session, and the place before it hears so; a relay that he has left asks in vain.
+    fn on_open(&mut self, index: usize, channel: u8, (first, told): (u8, u8), fault: Option<Fault>) {
+        let at = self.carriers[index].relay;
+        if self.links[at].next.is_some() && self.links[at].channel == channel {
+            // It came again; its answer does too.
+            self.pending.push(Pending { relay: at, channel, what: Op::Attach(self.known_attachments()) });
+            return;
+        }
+        let known = self.known_attachments();
+        if told > 0 && told < known && fault != Some(Fault::StaleOpenTaken) {
+            self.carriers[index].to_relay.push(Frame::Reset { channel });
+            return;
+        }
+        let attachment = if told == 0 { known + 1 } else { told.max(known) };
+        let received = self.pending.iter().filter(|pending| matches!(pending.what, Op::Said(_))).count();
         let next = (self.record.len() + received) as u8 + 1;
         if first > next {
             self.broken = Some(format!("a relay holds from {first} and {next} is next"));
@@ -495,26 +568,35 @@ impl State {
                 self.links[old].next = None;
             }
             if let Some(carrier) = self.links[old].current.filter(|carrier| self.carriers[*carrier].at_connector == Phase::Attached) {
-                self.carriers[carrier].to_relay.push(Frame::Reset);
+                let channel = self.links[old].channel;
+                self.carriers[carrier].to_relay.push(Frame::Reset { channel });
             }
         }
+        self.links[at].channel = channel;
         self.links[at].next = Some(next);
         // What is not committed yet may be told as wanted no more: it is only told once it is.
-        self.pending.push((at, 0));
+        self.pending.push(Pending { relay: at, channel, what: Op::Attach(attachment) });
     }
 
-    fn on_data(&mut self, index: usize, at: usize, number: u8, said: u8, fault: Option<Fault>) {
-        let Some(next) = self.links[at].next else {
-            self.carriers[index].to_relay.push(Frame::Reset);
+    /// With what is not committed yet.
+    fn known_attachments(&self) -> u8 {
+        let pending = self.pending.iter().filter_map(|pending| if let Op::Attach(attachment) = pending.what { Some(attachment) } else { None });
+        pending.fold(self.attachments, u8::max)
+    }
+
+    fn on_data(&mut self, index: usize, (channel, number): (u8, u8), said: u8, fault: Option<Fault>) {
+        let at = self.carriers[index].relay;
+        let Some(next) = self.links[at].next.filter(|_| self.links[at].channel == channel) else {
+            self.carriers[index].to_relay.push(Frame::Reset { channel });
             return;
         };
         if number > next {
             self.broken = Some(format!("number {number} where {next} was next"));
         } else if number == next {
             self.links[at].next = Some(number + 1);
-            self.pending.push((at, said));
+            self.pending.push(Pending { relay: at, channel, what: Op::Said(said) });
             if fault == Some(Fault::AckBeforeCommit) {
-                self.carriers[index].to_relay.push(Frame::Ack { handled: number });
+                self.carriers[index].to_relay.push(Frame::Ack { channel, handled: number });
             }
         }
     }
@@ -524,18 +606,23 @@ impl State {
         if self.pending.is_empty() {
             return false;
         }
-        let (at, said) = self.pending.remove(0);
-        if said > 0 {
-            self.record.push(said);
+        let Pending { relay: at, channel, what } = self.pending.remove(0);
+        match what {
+            Op::Said(said) => self.record.push(said),
+            Op::Attach(attachment) => self.attachments = self.attachments.max(attachment),
         }
-        if self.attachment != Some(at) && fault != Some(Fault::OldAttachmentTaken) {
+        let is_live = self.attachment == Some(at) && self.links[at].channel == channel;
+        if !is_live && fault != Some(Fault::OldAttachmentTaken) {
             return true;
         }
         let Some(current) = self.links[at].current.filter(|current| self.carriers[*current].at_connector == Phase::Attached) else {
             return true;
         };
         let handled = self.record.len() as u8;
-        let frame = if said == 0 { Frame::OpenOk { next: handled + 1 } } else { Frame::Ack { handled } };
+        let frame = match what {
+            Op::Said(_) => Frame::Ack { channel, handled },
+            Op::Attach(attachment) => Frame::OpenOk { channel, next: handled + 1, attachment },
+        };
         self.carriers[current].to_relay.push(frame);
         true
     }
@@ -555,8 +642,8 @@ impl State {
     fn crash_relay(&mut self) -> bool {
         let Some(place) = self.place.filter(|_| self.left.relay_crashes > 0) else { return false };
         self.left.relay_crashes -= 1;
-        let process = self.relays[place].process + 1;
-        self.relays[place] = Relay { process, epoch: 0, attached: None, held: None };
+        let Relay { process, next_channel, .. } = self.relays[place];
+        self.relays[place] = Relay { process: process + 1, epoch: 0, attached: None, held: None, next_channel };
         for carrier in self.carriers.iter_mut().filter(|carrier| carrier.relay == place) {
             carrier.at_relay = Phase::Gone;
         }
@@ -570,12 +657,9 @@ impl State {
             return false;
         }
         self.left.moves -= 1;
-        let place = self.place.take().unwrap_or(0);
-        // The model does not follow two relays that both ask for one session: this one asks no more.
-        if self.relays[place].held.as_ref().is_some_and(|held| !held.answered) {
-            self.relays[place].held = None;
-        }
-        true
+        // Before the answer a client has nothing to come back with.
+        let answered = |place: &usize| self.relays[*place].held.as_ref().is_some_and(|held| held.answered);
+        self.place.take_if(|place| answered(place)).is_some()
     }
 
     /// He asks for his session at the next relay.
@@ -585,10 +669,12 @@ impl State {
         }
         let Some(place) = (0..self.relays.len()).find(|place| self.relays[*place].held.is_none()) else { return false };
         let relay = &mut self.relays[place];
-        relay.held = Some(Held { first: 1, log: Vec::new(), next_send: 1, answered: false, adopts: true });
+        let held = Held { channel: 0, attachment: 0, first: 1, log: Vec::new(), next_send: 1, answered: false, adopts: true };
+        relay.held = Some(held);
         self.place = Some(place);
         if let Some(carrier) = relay.attached {
-            self.carriers[carrier].to_connector.push(Frame::Open { first: 0 });
+            let open = relay.open();
+            self.carriers[carrier].to_connector.push(open);
         }
         true
     }

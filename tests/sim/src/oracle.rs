@@ -18,6 +18,11 @@ impl World {
             // Who is gone is told nothing any more, and what was kept of him may be less.
             customer.is_harmed |= harmed || over;
             customer.must_end |= harmed && answered;
+            if harmed && answered {
+                let kept = floor.get(&customer.secret).map(|kept| (kept.record.len(), kept.sm_in, kept.out.len(), kept.out_limit()));
+                let his = (customer.in_handled, customer.h, customer.got.len());
+                self.trace.note(self.now, || format!("{:?} has {his:?} and the store {kept:?} (in, h, out, out limit)", customer.key));
+            }
         }
     }
 
@@ -68,7 +73,7 @@ impl World {
 
 /// Whether he was told more, or has more, than this store knows.
 fn exceeds(customer: &Customer, kept: &Kept) -> bool {
-    customer.in_handled > kept.record.len() as u64 || customer.got.len() > kept.out.len() || customer.h > kept.sm_in
+    customer.in_handled > kept.record.len() as u64 || customer.got.len() as u64 >= kept.out_limit() || customer.h > kept.sm_in
 }
 
 fn judge(customer: &Customer, desk: &Desk, may_be_harmed: bool) -> Vec<String> {

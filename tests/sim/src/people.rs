@@ -100,7 +100,18 @@ impl World {
         let customer = &mut self.customers[index];
         if customer.stage == Stage::Open {
             customer.left_behind.push((customer.relay, customer.key));
+            self.trace.note(now, || format!("customer {index} leaves {:?} behind at relay {}", customer.key, customer.relay));
             customer.go_away(now + wait);
+        }
+    }
+
+    /// Relays wait no longer for clients that went elsewhere: their sessions there have ended, and nobody else's may.
+    pub(super) fn relays_give_up_who_left(&mut self) {
+        for customer in self.customers.iter().filter(|customer| !matches!(customer.stage, Stage::Away(_))) {
+            for &(relay, session) in &customer.left_behind {
+                let fin = Fin { reason: CloseReason::CustomerLost, text: String::new() };
+                self.relays[relay].handle_command(RelayCommand::Finish { session, fin }, self.now);
+            }
         }
     }
 
@@ -140,10 +151,9 @@ impl World {
             customer.key = key;
             customer.relay = relay;
             customer.stage = Stage::Returning;
-            // Whoever of the two relays asks last has the session then.
-            customer.is_contested |= !customer.left_behind.is_empty();
             let client_h = Some(customer.got.len() as u32);
-            let open = Box::new(open(OpenKind::Attach { secret: customer.secret, in_next: 0, out_next: 0, client_h }));
+            self.trace.note(self.now, || format!("customer {index} asks at relay {relay} as {key:?}"));
+            let open = Box::new(open(OpenKind::Attach { secret: customer.secret, in_next: 0, out_next: 0, client_h, attachment: 0 }));
             self.relays[relay].handle_command(RelayCommand::Open { session: key, identity: identity(), open }, self.now);
         }
     }
@@ -223,7 +233,6 @@ impl World {
 
     fn gone(&mut self, relay: usize, session: SessionKey, reason: CloseReason) {
         self.forget_left_behind(relay, session);
-        let again = self.now + Duration::from_millis(self.rng.below(500));
         let Some(index) = self.index_of(session) else { return };
         let (may_be_harmed, regressed) = (self.may_be_harmed(index), !self.desk.floors.is_empty());
         let customer = &mut self.customers[index];
@@ -231,8 +240,6 @@ impl World {
         let unsettled = matches!(customer.stage, Stage::Returning | Stage::Returned);
         match reason {
             CloseReason::StoreRegressed if may_be_harmed || (unsettled && regressed) => customer.regress(&mut self.out.regressed),
-            // A relay that he had left asked for his session after the connector had forgotten where he was.
-            CloseReason::CustomerLost | CloseReason::Fault if customer.is_contested => customer.go_away(again),
             reason => self.out.violations.push(format!("{session:?} lost: {}", reason.as_str())),
         }
     }
@@ -253,8 +260,8 @@ impl World {
         let kept = self.desk.store.get(&customer.secret);
         let (kept_sm, kept_count) = kept.map_or((0, 0), |kept| (kept.sm_in, kept.record.len() as u64));
         let went_back = h < customer.h || number < customer.in_handled;
-        if went_back && may_be_harmed {
-            // His client sees that what it was told is gone.
+        if went_back && may_be_harmed && customer.stage == Stage::Returned {
+            // This relay knows nothing of what another told him; his client sees that it is gone.
             customer.regress(&mut self.out.regressed);
             let fin = Fin { reason: CloseReason::CustomerLost, text: String::new() };
             return self.relays[customer.relay].handle_command(RelayCommand::Finish { session, fin }, self.now);
@@ -272,15 +279,8 @@ impl World {
 
     /// His client sends again what is above the count that the new relay tells.
     fn say_the_rest(&mut self, index: usize, number: u64, h: u32) {
-        let may_be_harmed = self.may_be_harmed(index);
         let customer = &mut self.customers[index];
         let handled = customer.said_at.iter().filter(|at| **at <= h).count();
-        if handled as u64 != number && may_be_harmed {
-            // His client sees that the two do not belong together.
-            customer.regress(&mut self.out.regressed);
-            let (session, fin) = (customer.key, Fin { reason: CloseReason::CustomerLost, text: String::new() });
-            return self.relays[customer.relay].handle_command(RelayCommand::Finish { session, fin }, self.now);
-        }
         customer.stage = Stage::Open;
         self.out.moved += 1;
         if handled as u64 != number {

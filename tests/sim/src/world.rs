@@ -15,6 +15,7 @@ use super::carrier::{PIPES, SimCarrier, Towards};
 use super::customer::{Customer, Stage};
 use super::desk::{Desk, Out};
 use super::rng::Rng;
+use super::trace::{Trace, named};
 
 /// What happens in a schedule beside talk: in how many of a thousand steps.
 #[derive(Clone, Copy, Debug, Default)]
@@ -53,6 +54,8 @@ pub struct Outcome {
     /// ATTACH refused for its rate.
     pub governed: u64,
     pub lost: u64,
+    /// What happened, where it was asked for.
+    pub trace: Vec<String>,
 }
 
 pub(super) struct World {
@@ -76,6 +79,7 @@ pub(super) struct World {
     pub(super) calm: bool,
     pub(super) faults: Faults,
     pub(super) out: Outcome,
+    pub(super) trace: Trace,
 }
 
 pub(super) fn identity() -> Identity {
@@ -99,8 +103,12 @@ impl World {
         if faults.cuts > 0 && rng.chance(10) {
             settings.replay_memory = ReplayMemory::new(100_000);
         }
-        let count = if plant.is_some() { 1 } else { [1, 1, 2, 3][rng.below(4) as usize] };
-        let regresses = rng.chance(faults.regresses) || plant == Some(Plant::RenumberedAfterRegress);
+        let count = match plant {
+            Some(Plant::StaleAttachmentTaken) => 2,
+            Some(_) => 1,
+            None => [1, 1, 2, 3][rng.below(4) as usize],
+        };
+        let regresses = rng.chance(faults.regresses) || matches!(plant, Some(Plant::RenumberedAfterRegress | Plant::NumberGivenTwice));
         Self {
             relays: (0..count).map(|relay| relay_end(&settings, seed.wrapping_add(relay))).collect(),
             connectors: (0..count).map(|_| ConnectorEnd::new(settings.clone(), [7; 16])).collect(),
@@ -120,7 +128,14 @@ impl World {
             calm: false,
             faults,
             out: Outcome::default(),
+            trace: Trace::default(),
         }
+    }
+
+    /// Has it written down what happens.
+    pub(super) fn traced(mut self) -> Self {
+        self.trace = Trace::from(self.now);
+        self
     }
 
     /// Runs the schedule: faults for a while, then calm until all is said, then the end of every session.
@@ -142,6 +157,7 @@ impl World {
         self.end_all();
         self.settle(Duration::from_secs(90), |world| !patient && world.is_over());
         self.judge();
+        self.out.trace = self.trace.into_lines();
         self.out
     }
 
@@ -196,6 +212,7 @@ impl World {
         }
         let commits = if self.calm { 100 } else { self.rng.below(4) as usize };
         for (relay, effect) in self.desk.commit(commits) {
+            self.trace.note(self.now, || format!("the desk asks of relay {relay}: {effect:?}"));
             self.connectors[relay].handle_command(effect, self.now);
         }
         self.drain();
@@ -237,9 +254,7 @@ impl World {
         if !regresses {
             self.desk.crash();
         }
-        for customer in &mut self.customers {
-            customer.is_contested |= !customer.left_behind.is_empty();
-        }
+        self.trace.note(self.now, || format!("the connector crashes, its store {}", if regresses { "older" } else { "as committed" }));
         if regresses {
             self.note_harm();
         }
@@ -258,6 +273,7 @@ impl World {
     }
 
     fn relay_crashes(&mut self, relay: usize) {
+        self.trace.note(self.now, || format!("relay {relay} crashes"));
         self.count();
         self.relays[relay] = relay_end(&self.settings, self.rng.next());
         for carrier in self.carriers.iter_mut().filter(|carrier| carrier.relay == relay) {
@@ -346,6 +362,7 @@ impl World {
                 continue;
             }
             let twice = (lane == Lane::Data || frame.kind == ACK) && self.rng.below(1000) < self.faults.duplicates;
+            self.trace.note(self.now, || format!("{towards:?} {relay}, carrier {}: {}", id.0, named(&frame)));
             let again = twice.then(|| frame.clone());
             for frame in [Some(frame), again].into_iter().flatten() {
                 match towards {
@@ -382,9 +399,11 @@ impl World {
     fn drain(&mut self) {
         for relay in 0..self.relays.len() {
             while let Some(event) = self.relays[relay].poll_event() {
+                self.trace.note(self.now, || format!("relay {relay} is told {event:?}"));
                 self.relay_says(relay, event);
             }
             while let Some(event) = self.connectors[relay].poll_event() {
+                self.trace.note(self.now, || format!("the desk is told of relay {relay}: {event:?}"));
                 self.connector_says(relay, event);
             }
         }
@@ -466,12 +485,9 @@ impl World {
                 self.customer_leaves(index);
             }
         }
+        self.relays_give_up_who_left();
         for secret in self.desk.open_sessions() {
             self.desk.say(secret, Out::Fin);
-        }
-        if !self.desk.floors.is_empty() {
-            // The desk may not speak yet where nobody has spoken to it.
-            (0..self.customers.len()).for_each(|index| self.customer_leaves(index));
         }
     }
 

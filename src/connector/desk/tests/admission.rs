@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use super::rig::{CHANNEL, RELAY, Rig, attach, commands, config, data, is_told, open, said, texts_to_agents, texts_to_customer};
-use crate::connector::desk::Input;
-use crate::proto::tunnel::{Admission, Assertion, ChannelId, CheckId, ConnectorCommand, ConnectorEvent, Payload, RefusalCode, ResetCode};
+use crate::connector::desk::{Audit, Effect, Input, RelayIndex};
+use crate::proto::tunnel::{
+    Admission, Assertion, ChannelId, CheckId, ConnectorCommand, ConnectorEvent, OpenKind, Payload, RefusalCode, ResetCode,
+};
 
 fn link(token: &str) -> Assertion {
     Assertion::Link { token: token.into(), kid: "k1".into() }
@@ -91,10 +93,9 @@ fn an_attachment_brings_what_is_unconfirmed_and_moves_the_session() {
     let effects = rig.tunnel(ConnectorEvent::Open { channel: ChannelId(9), open: Box::new(attach(1, 2, 1)) });
     let told = commands(&effects);
     assert!(told.iter().any(|c| matches!(c, ConnectorCommand::Reset { channel: CHANNEL, code: ResetCode::Moved })));
-    assert!(
-        told.iter()
-            .any(|c| matches!(c, ConnectorCommand::Accept { channel: ChannelId(9), in_next: 2, out_first: 1, out } if out.len() == 1))
-    );
+    assert!(told.iter().any(
+        |c| matches!(c, ConnectorCommand::Accept { channel: ChannelId(9), attachment: 2, in_next: 2, out_first: 1, out } if out.len() == 1)
+    ));
     assert_eq!(rig.desk.status().sessions[0].attachment, 2);
     let ignored = rig.tunnel(data(1, 2, &said("c2", "late")));
     assert!(commands(&ignored).is_empty());
@@ -112,6 +113,99 @@ fn a_relay_that_knows_more_than_the_store_ends_the_session() {
     let mut rig = Rig::new(config());
     let effects = rig.tunnel(ConnectorEvent::Open { channel: ChannelId(9), open: Box::new(attach(1, 1, 1)) });
     assert_eq!(refusal(&commands(&effects)), Some(RefusalCode::UnknownSession));
+}
+
+#[test]
+fn a_relay_that_the_customer_has_left_asks_in_vain() {
+    let mut rig = Rig::new(config());
+    rig.open(1, "help");
+    let ask = |rig: &mut Rig, relay: u16, n: u32, attachment: u32| {
+        let mut open = attach(1, 1, 1);
+        if let OpenKind::Attach { attachment: told, .. } = &mut open.kind {
+            *told = attachment;
+        }
+        let event = ConnectorEvent::Open { channel: ChannelId(n), open: Box::new(open) };
+        commands(&rig.handle(Input::Tunnel { relay: RelayIndex(relay), event }))
+    };
+    let granted = |told: &[ConnectorCommand]| {
+        told.iter().find_map(|c| if let ConnectorCommand::Accept { attachment, .. } = c { Some(*attachment) } else { None })
+    };
+    // The same relay asks again: its connector has forgotten the channel.
+    assert_eq!(granted(&ask(&mut rig, 0, 3, 1)), Some(1));
+    // The customer comes to another.
+    assert_eq!(granted(&ask(&mut rig, 1, 1, 0)), Some(2));
+    for seed in [1, 2] {
+        let told = ask(&mut rig, 0, 5, 1);
+        assert!(matches!(told[..], [ConnectorCommand::Reset { channel: ChannelId(5), code: ResetCode::Moved }]), "{told:?}");
+        assert_eq!(granted(&ask(&mut rig, 1, 3, 2)), Some(2));
+        rig.restart(config(), seed);
+    }
+    // The store came back without that: two relays know the same attachment.
+    assert_eq!(granted(&ask(&mut rig, 1, 5, 4)), Some(4));
+    assert!(matches!(ask(&mut rig, 0, 7, 4)[..], [ConnectorCommand::Reset { code: ResetCode::Moved, .. }]));
+}
+
+#[test]
+fn a_number_given_before_any_relay_has_asked_is_not_taken_for_an_older_one() {
+    for crashes in 0..3 {
+        let mut rig = Rig::new(config());
+        rig.log_in(1, "alice");
+        rig.open(1, "auto");
+        let (proxy, _) = rig.proxy();
+        let known = rig.store.sessions.values().next().unwrap().out_last;
+        rig.restart(config(), 1);
+        rig.log_in(2, "alice");
+        for n in 0..5 {
+            rig.agent_says(2, &proxy, &format!("a{n}"), &format!("reply {n}"));
+        }
+        for seed in 0..crashes {
+            rig.restart(config(), 2 + seed);
+        }
+        let mut older = Rig { desk: rig.desk, store: rig.store.clone(), now: rig.now };
+        let asked = |out_next| ConnectorEvent::Open { channel: ChannelId(9), open: Box::new(attach(1, 1, out_next)) };
+        // Such numbers the relay has from a store that is gone.
+        let effects = older.tunnel(asked(known + 2));
+        assert_eq!(refusal(&commands(&effects)), Some(RefusalCode::StoreRegressed), "{crashes} crashes");
+        assert!(older.desk.status().sessions.is_empty());
+        assert!(effects.iter().any(|effect| matches!(effect, Effect::Audit(Audit::StoreRegressed { .. }))));
+
+        let mut same = Rig { store: rig.store, ..Rig::new(config()) };
+        same.now = rig.now;
+        same.restart(config(), 9);
+        assert_eq!(refusal(&commands(&same.tunnel(asked(known + 1)))), None, "{crashes} crashes");
+        // From here on they are seen.
+        assert_eq!(refusal(&commands(&same.tunnel(asked(known + 4)))), None, "{crashes} crashes");
+    }
+}
+
+#[test]
+fn a_relay_that_finds_the_store_older_ends_the_session_and_its_agent_hears_why() {
+    let mut rig = Rig::new(config());
+    rig.log_in(1, "alice");
+    rig.open(1, "auto");
+    let effects = rig.tunnel(ConnectorEvent::Reset { channel: CHANNEL, code: ResetCode::StoreRegressed });
+    assert!(is_told(&texts_to_agents(&effects), "older than what the customer was told"));
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Audit(Audit::StoreRegressed { .. }))));
+    assert!(rig.desk.status().sessions.is_empty());
+}
+
+#[test]
+fn a_link_is_good_again_when_the_word_of_a_withdrawal_was_lost() {
+    let mut rig = Rig::new(config());
+    opened(&mut rig, 1, "billing", link("once"));
+    rig.tunnel(ConnectorEvent::Reset { channel: CHANNEL, code: ResetCode::Unknown });
+    assert_eq!(refusal(&opened(&mut rig, 2, "billing", link("once"))), Some(RefusalCode::BadLink));
+    rig.pass(crate::connector::desk::DETACHED_FOR);
+    assert_eq!(refusal(&opened(&mut rig, 3, "billing", link("once"))), None);
+}
+
+#[test]
+fn a_withdrawn_return_does_not_end_a_session() {
+    let mut rig = Rig::new(config());
+    rig.open(1, "help");
+    rig.tunnel(ConnectorEvent::Open { channel: ChannelId(9), open: Box::new(attach(1, 1, 1)) });
+    rig.tunnel(ConnectorEvent::Reset { channel: ChannelId(9), code: ResetCode::Cancelled });
+    assert_eq!(rig.desk.status().sessions.len(), 1);
 }
 
 #[test]

@@ -60,7 +60,7 @@ fn limits_of_new_sessions_never_hold_back_those_that_return() {
     rig.handle(Input::Space(NO_ROOM));
     let id = u32::from(u16::MAX);
     let again = Open { kind: new(0), ..open(0, "help", Assertion::Anonymous) };
-    for open in [attach_of(0), again] {
+    for open in [again, attach_of(0)] {
         let effects = rig.tunnel(ConnectorEvent::Open { channel: ChannelId(id), open: Box::new(open) });
         assert_eq!(accepted(&effects), 1);
     }
@@ -195,7 +195,7 @@ fn a_session_is_attached_by_its_secret_alone() {
     rig.open(1, "help");
     rig.customer_says(1, 1, "private");
     for guess in [[2; 16], [0; 16], [0xff; 16]] {
-        let kind = OpenKind::Attach { secret: SessionSecret(guess), in_next: 2, out_next: 1, client_h: None };
+        let kind = OpenKind::Attach { secret: SessionSecret(guess), in_next: 2, out_next: 1, client_h: None, attachment: 0 };
         let guessed = Open { kind, ..open(1, "help", Assertion::Anonymous) };
         let effects = rig.tunnel(ConnectorEvent::Open { channel: ChannelId(9), open: Box::new(guessed) });
         assert_eq!(refusal(&effects), Some(RefusalCode::UnknownSession));
@@ -240,7 +240,7 @@ fn new(n: u32) -> OpenKind {
 
 fn attach_of(n: u32) -> Open {
     let OpenKind::New { secret, .. } = new(n) else { unreachable!("it is new") };
-    Open { kind: OpenKind::Attach { secret, in_next: 1, out_next: 1, client_h: None }, ..attach(0, 1, 1) }
+    Open { kind: OpenKind::Attach { secret, in_next: 1, out_next: 1, client_h: None, attachment: 0 }, ..attach(0, 1, 1) }
 }
 
 fn accepted(effects: &[Effect]) -> usize {

@@ -45,6 +45,7 @@ impl FakeStore {
                     place: Place::Queued,
                     enqueued_at: record.opened_at,
                     attachment: 1,
+                    unseen_from: None,
                     in_handled: 0,
                     delivered: 0,
                     sm_in: 0,
@@ -87,7 +88,11 @@ impl FakeStore {
                 self.revoked.retain(|known| !known.names(&link.issuer, &link.jti));
                 self.revoked.push(link);
             }
-            Op::Attached { session, attachment } => self.session(session).attachment = attachment,
+            Op::Attached { session, attachment } => {
+                let session = self.session(session);
+                (session.attachment, session.unseen_from) = (attachment, None);
+            }
+            Op::Unseen { session, from } => drop(self.session(session).unseen_from.get_or_insert(from)),
             Op::Software { session, software } => self.session(session).record.software = software,
             Op::Place { session, place, enqueued_at } => {
                 let session = self.session(session);
@@ -329,7 +334,7 @@ pub(super) fn open(n: u8, queue: &str, assertion: Assertion) -> Open {
 }
 
 pub(super) fn attach(n: u8, in_next: u64, out_next: u64) -> Open {
-    let kind = OpenKind::Attach { secret: SessionSecret([n; 16]), in_next, out_next, client_h: None };
+    let kind = OpenKind::Attach { secret: SessionSecret([n; 16]), in_next, out_next, client_h: None, attachment: 0 };
     Open { kind, ..open(n, "help", Assertion::Anonymous) }
 }
 

@@ -16,7 +16,10 @@ impl ConnectorEnd {
     /// The desk asks. A command for a channel that is gone is dropped: its RESET is on the way to the desk.
     pub fn handle_command(&mut self, command: ConnectorCommand, now: Instant) {
         match command {
-            ConnectorCommand::Accept { channel, in_next, out_first, out } => self.accept(channel.0, in_next, out_first, out, now),
+            ConnectorCommand::Accept { channel, attachment, in_next, out_first, out } => {
+                let ok = wire::OpenOk { in_next, out_first, out_next: 0, attachment };
+                self.accept(channel.0, ok, out, now);
+            }
             ConnectorCommand::Refuse { channel, code, text, retry_after } => {
                 let refused = wire::OpenRefused {
                     code: refusal_code(code),
@@ -48,7 +51,8 @@ impl ConnectorEnd {
         }
     }
 
-    fn accept(&mut self, channel: u32, in_next: u64, out_first: u64, out: Vec<Payload>, now: Instant) {
+    fn accept(&mut self, channel: u32, ok: wire::OpenOk, out: Vec<Payload>, now: Instant) {
+        let wire::OpenOk { in_next, out_first, .. } = ok;
         let Some(live) = self.channels.0.get_mut(&channel) else { return };
         if live.is_accepted() || in_next == 0 || out_first == 0 {
             return;
@@ -61,7 +65,7 @@ impl ConnectorEnd {
         let start = relay_next.clamp(out_first, log.next_number());
         let started = log.reattach(start, out_first - 1);
         debug_assert!(started.is_ok(), "a log may always be sent from one of its items");
-        let ok = wire::OpenOk { in_next, out_first, out_next: log.next_number() };
+        let ok = wire::OpenOk { out_next: log.next_number(), ..ok };
         live.line.out = log;
         live.line.held_back = false;
         live.told = (out_first - 1, out_first - 1);

@@ -13,7 +13,7 @@ use crate::proto::tunnel::handshake::{MAX_CHANNELS, Refusal, attached_frames, he
 use crate::proto::tunnel::line::Trunk;
 use crate::proto::tunnel::open::admission_to_wire;
 use crate::proto::tunnel::wire::{self, Cursor, kind};
-use crate::proto::tunnel::{CarrierId, RelayEvent, SessionKey};
+use crate::proto::tunnel::{CarrierId, RelayEvent, ResetCode, SessionKey};
 use crate::session::CloseReason;
 
 use super::{RelayEnd, Tunnel};
@@ -85,6 +85,7 @@ impl RelayEnd {
             channels: HashMap::new(),
             next_channel: channels_from | 1,
             finished: VecDeque::new(),
+            withdrawn: VecDeque::new(),
             trunk: Trunk::default(),
             pool: Pool::new(&self.settings.replay_memory),
         });
@@ -153,9 +154,20 @@ impl RelayEnd {
                 None => self.resume_unlisted(channel, key, now),
             }
         }
+        let withdrawn: Vec<u32> = self.withdrawn(peer, &asked);
+        granted.extend(withdrawn.iter().map(|&channel| Cursor { channel, ..Cursor::default() }));
         granted.truncate(MAX_CHANNELS);
         self.grant(carrier, peer, &granted, true, now);
+        for channel in withdrawn {
+            self.say_reset(peer, channel, ResetCode::Cancelled);
+        }
         self.open_waiting(peer, now);
+    }
+
+    /// Withdrawn channels that the connector has all the same: it is told so once more.
+    fn withdrawn(&self, peer: usize, asked: &HashMap<u32, Cursor>) -> Vec<u32> {
+        let tunnel = self.peers[peer].tunnel.iter();
+        tunnel.flat_map(|tunnel| &tunnel.withdrawn).filter(|channel| asked.contains_key(channel)).copied().collect()
     }
 
     /// Takes up a session that the connector names; gives the relay's own cursor if it lives on.

@@ -167,6 +167,11 @@ impl RelayEnd {
             return Ok(());
         }
         let reopening = session.was_answered && !session.is_answered;
+        let forgot = reopening && ack.handled.saturating_add(1) < session.line.out.first();
+        if forgot || ack.sm_in.is_some_and(|count| session.is_count_lost(count)) {
+            // Less than was handled once: nobody is told what goes with it.
+            return Err(REGRESSED);
+        }
         let acknowledged = self.touch(key, now, |session, _| session.line.out.acknowledge(&ack, now));
         let progress = acknowledged.ok_or(PROTOCOL)?.map_err(|_| if reopening { ELSEWHERE } else { PROTOCOL })?;
         let session = self.sessions.get_mut(&key).ok_or(PROTOCOL)?;
@@ -235,6 +240,7 @@ impl RelayEnd {
         }
         let first_answer = !session.was_answered;
         let handled = session.take_answer(ok.in_next).map_err(|_| PROTOCOL)?;
+        session.attachment = ok.attachment;
         let peer = &mut self.peers[session.peer];
         if first_answer {
             peer.pending_opens = peer.pending_opens.saturating_sub(1);

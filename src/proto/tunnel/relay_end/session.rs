@@ -29,11 +29,15 @@ pub(super) struct Session {
     /// When the last OPEN went out, and since when a session that stood has no answer.
     pub(super) asked_at: Option<Instant>,
     pub(super) unanswered_since: Option<Instant>,
+    /// The attachment that OPEN_OK told; 0 before.
+    pub(super) attachment: u32,
     pub(super) line: Line,
     /// The client's stanza count with the newest inward event.
     pub(super) sm_event: u32,
     /// The client's stanza count that is handled.
     pub(super) sm_handled: Option<u32>,
+    /// The connector has not said on this channel which count it has.
+    pub(super) is_count_due: bool,
     /// What an ACK told before the answer to OPEN did.
     pub(super) handled_early: u64,
     pub(super) own: VecDeque<wire::Own>,
@@ -62,9 +66,11 @@ impl Session {
             was_asked: false,
             asked_at: None,
             unanswered_since: None,
+            attachment: 0,
             line,
             sm_event: 0,
             sm_handled: None,
+            is_count_due: false,
             handled_early: 0,
             own: VecDeque::new(),
             has_spoken: false,
@@ -104,7 +110,7 @@ impl Session {
         let mut open = (*self.open).clone();
         if self.was_answered {
             let (in_next, out_next) = (self.line.out.first(), self.line.inn.next());
-            open.kind = OpenKind::Attach { secret: self.secret(), in_next, out_next, client_h: None };
+            open.kind = OpenKind::Attach { secret: self.secret(), in_next, out_next, client_h: None, attachment: self.attachment };
         }
         open
     }
@@ -133,6 +139,11 @@ impl Session {
             self.sm_handled = Some(count);
         }
         rose
+    }
+
+    /// Whether the first count on a channel is below what was handled once: it proves an older store.
+    pub(super) fn is_count_lost(&mut self, count: u32) -> bool {
+        std::mem::take(&mut self.is_count_due) && self.sm_handled.is_some_and(|before| is_above(before, count))
     }
 
     /// After an attachment: a COUNTED that may be lost is told again behind the log.

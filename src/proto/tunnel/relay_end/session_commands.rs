@@ -11,7 +11,7 @@ use crate::proto::tunnel::open::{admission_to_wire, open_to_wire};
 use crate::proto::tunnel::outflow::Item;
 use crate::proto::tunnel::wire::{self, kind};
 use crate::proto::tunnel::{
-    Admission, CheckId, Fin, Identity, Open, OpenKind, Payload, Proof, RefusalCode, RelayCommand, RelayEvent, ResetCode, SessionKey,
+    Admission, CheckId, Fin, Identity, Open, OpenKind, Payload, Proof, RefusalCode, RelayCommand, RelayEvent, SessionKey,
 };
 use crate::session::CloseReason;
 
@@ -97,6 +97,7 @@ impl RelayEnd {
         session.was_asked = true;
         session.asked_at = Some(now);
         session.is_answered = false;
+        session.is_count_due = session.was_answered;
         if session.was_answered {
             self.opens.push_back((now + self.settings.open_timeout, key));
         }
@@ -171,7 +172,7 @@ impl RelayEnd {
         }
         if !session.was_answered && !session.has_spoken {
             if let Some(channel) = session.channel {
-                self.say_reset(session.peer, channel, ResetCode::Cancelled);
+                self.withdraw(session.peer, channel);
             }
             self.forget(key);
             return;
@@ -239,7 +240,7 @@ impl RelayEnd {
             return self.open_once_more(key, now);
         }
         if let Some(channel) = session.channel {
-            self.say_reset(session.peer, channel, ResetCode::Cancelled);
+            self.withdraw(session.peer, channel);
         }
         self.forget(key);
         let text = "nobody can take this conversation at the moment".to_owned();
@@ -250,8 +251,16 @@ impl RelayEnd {
     /// the carrier's fault as likely as the desk's: another one is wanted.
     fn note_deafness(&mut self, peer: usize, asked_at: Option<Instant>, now: Instant) {
         let Some(tunnel) = self.peers[peer].tunnel.as_mut() else { return };
-        let (Some(carrier), Some(asked_at)) = (tunnel.carrier, asked_at) else { return };
-        let since = *tunnel.deaf_since.get_or_insert_with(|| asked_at.max(tunnel.attached_at));
+        let (Some(_), Some(asked_at)) = (tunnel.carrier, asked_at) else { return };
+        tunnel.deaf_since.get_or_insert_with(|| asked_at.max(tunnel.attached_at));
+        self.judge_deafness(peer, now);
+    }
+
+    /// Has a carrier closed that has brought nothing for so long since an OPEN went unanswered. The next one heals what was lost in
+    /// it: the end of a channel too, which nothing else would tell.
+    pub(super) fn judge_deafness(&mut self, peer: usize, now: Instant) {
+        let Some(tunnel) = self.peers[peer].tunnel.as_ref() else { return };
+        let (Some(carrier), Some(since)) = (tunnel.carrier, tunnel.deaf_since) else { return };
         if now >= since + self.settings.stalled_after {
             self.close(carrier, "no OPEN is answered", now);
         }
@@ -270,7 +279,7 @@ impl RelayEnd {
         }
         let expired = session.unanswered_since.is_some_and(|since| now >= since + self.settings.detach_window);
         session.leave_channel(now);
-        self.say_reset(peer, channel, ResetCode::Cancelled);
+        self.withdraw(peer, channel);
         if let (Some(tunnel), Some(session)) = (self.peers[peer].tunnel.as_mut(), self.sessions.get_mut(&key)) {
             tunnel.channels.remove(&channel);
             session.line.inn.detach(&mut tunnel.pool);
