@@ -133,8 +133,8 @@ impl Decider {
 /// Nested prefixes laid out flat: from each start on, up to the next, one entry decides or none.
 #[derive(Clone, Debug)]
 struct Ranges<A> {
-    starts: Vec<A>,
-    deciders: Vec<Option<Decider>>,
+    /// Each start with its decider, side by side for the sake of the cache.
+    starts: Vec<(A, Option<Decider>)>,
     /// How many starts lie below each of equally wide slices of what they span, so that the search has few of them before it.
     slices: Vec<u32>,
     /// Bits of an address, counted from the first start, that are within a slice.
@@ -185,7 +185,7 @@ impl<A: Number> Ranges<A> {
     fn of(mut prefixes: Vec<(A, A, Decider)>) -> Self {
         // An outer prefix comes before those within it; a denial comes last of its equals, and so lies on top.
         prefixes.sort_by(|left, right| left.0.cmp(&right.0).then(right.1.cmp(&left.1)).then(left.2.access().cmp(&right.2.access())));
-        let mut ranges = Self { starts: Vec::new(), deciders: Vec::new(), slices: Vec::new(), within: 0 };
+        let mut ranges = Self { starts: Vec::new(), slices: Vec::new(), within: 0 };
         let mut open = Vec::new();
         for (first, last, decider) in prefixes {
             ranges.close(&mut open, Some(first));
@@ -207,22 +207,18 @@ impl<A: Number> Ranges<A> {
     }
 
     fn begin(&mut self, start: A, decider: Option<Decider>) {
-        if self.starts.last() == Some(&start) {
-            self.starts.pop();
-            self.deciders.pop();
-        }
-        if self.deciders.last() != Some(&decider) {
-            self.starts.push(start);
-            self.deciders.push(decider);
+        self.starts.pop_if(|(last, _)| *last == start);
+        if self.starts.last().is_none_or(|(_, last)| *last != decider) {
+            self.starts.push((start, decider));
         }
     }
 
     /// Cuts what the starts span into about as many slices as there are starts, 65,536 at the most.
     fn cut(&mut self) {
-        let (Some(&first), Some(&last)) = (self.starts.first(), self.starts.last()) else { return };
+        let (Some(&(first, _)), Some(&(last, _))) = (self.starts.first(), self.starts.last()) else { return };
         self.within = last.width_from(first).saturating_sub(self.starts.len().ilog2().min(16));
         let mut begun: u32 = 0;
-        for start in &self.starts {
+        for (start, _) in &self.starts {
             let slice = start.slice(first, self.within).unwrap_or(0);
             self.slices.resize(self.slices.len().max(slice + 1), begun);
             begun += 1;
@@ -231,10 +227,10 @@ impl<A: Number> Ranges<A> {
     }
 
     fn decider(&self, address: A) -> Option<Decider> {
-        let slice = address.slice(*self.starts.first()?, self.within)?.min(self.slices.len().checked_sub(2)?);
+        let slice = address.slice(self.starts.first()?.0, self.within)?.min(self.slices.len().checked_sub(2)?);
         let [from, to] = [slice, slice + 1].map(|slice| self.slices.get(slice).map_or(0, |count| *count as usize));
-        let behind = from + self.starts.get(from..to)?.partition_point(|start| *start <= address);
-        self.deciders.get(behind.checked_sub(1)?).copied().flatten()
+        let behind = from + self.starts.get(from..to)?.partition_point(|(start, _)| *start <= address);
+        self.starts.get(behind.checked_sub(1)?)?.1
     }
 }
 
