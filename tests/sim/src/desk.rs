@@ -266,7 +266,10 @@ impl Desk {
             // The relay, or its client, has more than this store remembers having sent.
             let code = RefusalCode::StoreRegressed;
             self.early.push((relay, ConnectorCommand::Refuse { channel, code, text: String::new(), retry_after: None }));
-            return self.push(secret, Op::Regressed, Vec::new());
+            let live = self.channels.remove(&secret);
+            let ended = live.map(|(at, channel)| (at, ConnectorCommand::Reset { channel, code: ResetCode::StoreRegressed }));
+            self.by_channel.retain(|_, other| *other != secret);
+            return self.push(secret, Op::Regressed, ended.into_iter().collect());
         }
         let is_elsewhere = self.channels.get(&secret).is_some_and(|(at, _)| *at != relay);
         let told = match kind {

@@ -17,7 +17,8 @@ impl World {
             let harmed = floor.get(&customer.secret).map_or(answered, |kept| exceeds(customer, kept));
             // Who is gone is told nothing any more, and what was kept of him may be less.
             customer.is_harmed |= harmed || over;
-            customer.must_end |= harmed && answered;
+            // Stanzas that were no events are counted anew with what comes next: of them alone nothing is missed.
+            customer.must_end |= answered && floor.get(&customer.secret).is_none_or(|kept| misses_events(customer, kept));
             if harmed && answered {
                 let kept = floor.get(&customer.secret).map(|kept| (kept.record.len(), kept.sm_in, kept.out.len(), kept.out_limit()));
                 let his = (customer.in_handled, customer.h, customer.got.len());
@@ -73,7 +74,12 @@ impl World {
 
 /// Whether he was told more, or has more, than this store knows.
 fn exceeds(customer: &Customer, kept: &Kept) -> bool {
-    customer.in_handled > kept.record.len() as u64 || customer.got.len() as u64 >= kept.out_limit() || customer.h > kept.sm_in
+    misses_events(customer, kept) || customer.h > kept.sm_in
+}
+
+/// Whether the store lacks an event that the customer was told is kept, or may give a number again that he has.
+fn misses_events(customer: &Customer, kept: &Kept) -> bool {
+    customer.in_handled > kept.record.len() as u64 || customer.got.len() as u64 >= kept.out_limit()
 }
 
 fn judge(customer: &Customer, desk: &Desk, may_be_harmed: bool) -> Vec<String> {
