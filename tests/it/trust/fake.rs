@@ -25,6 +25,9 @@ use tokio::time::Instant;
 use super::PATIENCE;
 use super::company::{Company, DOMAIN};
 
+/// Silence after which nothing more comes. A busy machine takes a few hundred milliseconds for a commit.
+const QUIET: Duration = Duration::from_secs(2);
+
 /// A carrier and its lanes.
 struct Wire {
     _carriers: Carriers,
@@ -136,7 +139,7 @@ impl FakeRelay {
     pub(super) async fn until_quiet(&mut self) -> Vec<RelayEvent> {
         let mut all = Vec::new();
         let mut last = Instant::now();
-        while last.elapsed() < Duration::from_millis(300) {
+        while last.elapsed() < QUIET {
             self.step().await;
             if !self.events.is_empty() {
                 last = Instant::now();
