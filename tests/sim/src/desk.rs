@@ -146,6 +146,11 @@ impl Desk {
         effects
     }
 
+    /// Whether a session was ended because the store is older than what a relay knows.
+    pub(super) fn has_regressed(&self, secret: SessionSecret) -> bool {
+        self.memory.get(&secret).is_some_and(|kept| kept.regressed)
+    }
+
     /// Whether the session has ended here, or never began.
     pub(super) fn is_closed(&self, secret: SessionSecret) -> bool {
         self.memory.get(&secret).is_none_or(Kept::is_closed)

@@ -235,11 +235,15 @@ impl World {
         self.forget_left_behind(relay, session);
         let Some(index) = self.index_of(session) else { return };
         let (may_be_harmed, regressed) = (self.may_be_harmed(index), !self.desk.floors.is_empty());
+        // A relay where he was before knew more than the store: his session has ended wherever it is.
+        let ended = regressed && self.desk.has_regressed(self.customers[index].secret);
         let customer = &mut self.customers[index];
         // He was told nothing yet, and his relay was.
         let unsettled = matches!(customer.stage, Stage::Returning | Stage::Returned);
         match reason {
-            CloseReason::StoreRegressed if may_be_harmed || (unsettled && regressed) => customer.regress(&mut self.out.regressed),
+            CloseReason::StoreRegressed if ended || may_be_harmed || (unsettled && regressed) => customer.regress(&mut self.out.regressed),
+            // The word was lost with its carrier, and the next one tells of no such channel.
+            CloseReason::Fault if ended => customer.regress(&mut self.out.regressed),
             reason => self.out.violations.push(format!("{session:?} lost: {}", reason.as_str())),
         }
     }
