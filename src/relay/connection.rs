@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -129,6 +130,7 @@ async fn arrive(shared: &Shared, tunnels: &Tunnels, mut socket: TcpStream, ends:
         sni: arrived.sni,
         software: ClientSoftware::unknown(),
         resumable: false,
+        waited: Duration::ZERO,
     };
     let (session, events) = tunnels.open(identity.clone(), Box::new(open)).await;
     let settings = ClientSettings {

@@ -4,6 +4,7 @@
 //! hold is refused as a whole.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -47,6 +48,7 @@ pub(super) fn open_to_wire(open: &Open) -> wire::Open {
         software: Some(software_to_wire(&open.software)),
         resumable: open.resumable,
         attachment,
+        waited_millis: u32::try_from(open.waited.as_millis()).unwrap_or(u32::MAX),
     }
 }
 
@@ -67,6 +69,7 @@ pub(super) fn open_from_wire(open: wire::Open) -> Result<Open, BadValue> {
         sni: open.sni.map(name).transpose()?,
         software: software_from_wire(open.software.ok_or(BadValue)?)?,
         resumable: open.resumable,
+        waited: Duration::from_millis(open.waited_millis.into()),
     })
 }
 

@@ -185,6 +185,8 @@ pub(super) struct Open {
     pub(super) resumable: bool,
     #[prost(uint32, tag = "13")]
     pub(super) attachment: u32,
+    #[prost(uint32, tag = "14")]
+    pub(super) waited_millis: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Message)]

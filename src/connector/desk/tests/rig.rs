@@ -330,6 +330,7 @@ pub(super) fn open(n: u8, queue: &str, assertion: Assertion) -> Open {
         sni: None,
         software: profanity(),
         resumable: true,
+        waited: Duration::ZERO,
     }
 }
 
