@@ -14,6 +14,7 @@ pub mod agents;
 pub mod connector;
 
 pub mod prefix_file;
+pub mod process;
 pub mod profile;
 pub mod proxy;
 mod reader;
@@ -24,6 +25,7 @@ mod value;
 
 pub use agents::{Agent, AgentsConfig, ScramText};
 pub use connector::ConnectorConfig;
+pub use process::Confinement;
 pub use relay::RelayConfig;
 pub use tunnel_name::{Role, TunnelName};
 pub use value::duration;

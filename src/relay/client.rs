@@ -206,6 +206,11 @@ impl Client {
         self.end_with_error(fault.condition(), "", fault.condition());
     }
 
+    /// A stanza takes too long to arrive.
+    pub fn handle_slow(&mut self) {
+        self.end_with_error("connection-timeout", "What you send takes too long to arrive.", "stanza-timeout");
+    }
+
     /// The transport is gone: closed without a word, reset, or not taking a byte for too long.
     pub fn handle_lost(&mut self) {
         match self.phase {

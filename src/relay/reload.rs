@@ -10,14 +10,19 @@ use serde::Serialize;
 use crate::config::RelayConfig;
 use crate::config::relay::access::AccessRules;
 use crate::net::allow_files::{AllowFiles, Prepared};
+use crate::telemetry::audit::{Audit, By, Event};
 
 use super::settings::{AllowLists, ConfigFile};
+
+/// Characters of a fault that the audit log tells; the ordinary log tells all.
+const MAX_FAULT: usize = 1000;
 
 /// Takes up a changed configuration.
 #[derive(Debug)]
 pub(super) struct Reload {
     lists: AllowLists,
     file: Option<ConfigFile>,
+    audit: Audit,
 }
 
 /// What became of it.
@@ -30,8 +35,8 @@ pub struct Reloaded {
 }
 
 impl Reload {
-    pub(super) fn new(lists: AllowLists, file: Option<ConfigFile>) -> Self {
-        Self { lists, file }
+    pub(super) fn new(lists: AllowLists, file: Option<ConfigFile>, audit: Audit) -> Self {
+        Self { lists, file, audit }
     }
 
     /// Prefixes in each list.
@@ -40,9 +45,16 @@ impl Reload {
     }
 
     /// Reads and takes up. It waits for the disk beside the runtime's threads.
-    pub(super) async fn run(self: &Arc<Self>) -> Result<Reloaded, String> {
+    pub(super) async fn run(self: &Arc<Self>, by: By) -> Result<Reloaded, String> {
         let own = Arc::clone(self);
-        tokio::task::spawn_blocking(move || own.take_up()).await.map_err(|panic| panic.to_string())?
+        let outcome = tokio::task::spawn_blocking(move || own.take_up()).await.map_err(|panic| panic.to_string())?;
+        self.audit.record(match &outcome {
+            Ok(Reloaded { changed, needs_restart }) => {
+                Event::Reloaded { by, changed: changed.clone(), needs_restart: needs_restart.clone() }
+            }
+            Err(fault) => Event::ReloadRefused { by, fault: fault.chars().take(MAX_FAULT).collect() },
+        });
+        outcome
     }
 
     fn take_up(&self) -> Result<Reloaded, String> {
@@ -71,6 +83,7 @@ fn prepare(files: &AllowFiles, rules: AccessRules) -> Result<Prepared, String> {
 /// The sections in which both differ, but for those that are taken up.
 fn differing(running: &RelayConfig, read: &RelayConfig) -> Vec<&'static str> {
     let sections = [
+        ("confinement", running.confinement != read.confinement),
         ("listen", running.listen != read.listen),
         ("tls", running.tls != read.tls),
         ("tunnel_tls", running.tunnel_tls != read.tunnel_tls),
@@ -80,6 +93,7 @@ fn differing(running: &RelayConfig, read: &RelayConfig) -> Vec<&'static str> {
         ("link", running.link != read.link),
         ("limits", running.limits != read.limits),
         ("log", running.log != read.log),
+        ("audit", running.audit != read.audit),
     ];
     sections.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect()
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 
 use crate::admin::socket;
+use crate::config::Confinement;
 use crate::config::proxy::Accepted;
 use crate::config::relay::{Domain, RelayConfig};
 use crate::net::allow_files::AllowFiles;
@@ -23,6 +24,7 @@ use crate::net::quic;
 use crate::net::tls::Acceptor;
 use crate::net::wall_clock::unix_millis;
 use crate::proto::tunnel::{self, Identity};
+use crate::telemetry::audit::Audit;
 
 use super::certificates::Keeper;
 use super::client::Idle;
@@ -80,6 +82,8 @@ pub fn settings_of(config: &RelayConfig, inherited: &mut Inherited) -> anyhow::R
         shown: vec![Shown::Tunnel(credentials, config.tunnel_tls.clone()), Shown::People("customers", tls, config.tls.clone())],
         look_every: LOOK_EVERY,
         file: None,
+        confinement: Confinement::Off,
+        audit: Audit::off(),
     })
 }
 
