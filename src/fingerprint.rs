@@ -3,9 +3,12 @@
 /// Largest software name, version or system that is kept, in bytes.
 pub const MAX_SOFTWARE_BYTES: usize = 256;
 
+pub mod client_hello;
 mod denial;
+pub mod ja4;
 
 pub use denial::Denial;
+pub use ja4::{Fingerprint, Ja4};
 
 /// A client's software as far as it is known.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -136,7 +136,7 @@ async fn arrive(shared: &Shared, tunnels: &Tunnels, mut socket: TcpStream, ends:
         client_addr: peer,
         local_addr: local,
         protocol: "xmpp".to_owned(),
-        sni: arrived.sni,
+        sni: arrived.greeting.and_then(|greeting| greeting.sni),
         software: ClientSoftware::unknown(),
         resumable: false,
         waited: Duration::ZERO,
