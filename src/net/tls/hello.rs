@@ -110,3 +110,34 @@ impl Listener {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rustls::crypto::aws_lc_rs::default_provider;
+    use rustls::{ClientConfig, ClientConnection, RootCertStore};
+
+    use super::*;
+
+    #[test]
+    fn a_hello_is_heard_one_byte_after_the_other() {
+        let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(RootCertStore::empty())
+            .with_no_client_auth();
+        let mut client = ClientConnection::new(Arc::new(config), "chat.example".try_into().unwrap()).unwrap();
+        let mut hello = Vec::new();
+        client.write_tls(&mut hello).unwrap();
+        let (last, before) = hello.split_last().unwrap();
+        let mut listener = Listener::default();
+        for byte in before {
+            assert!(matches!(listener.push(&[*byte]).unwrap(), Step::More));
+        }
+        let Step::Whole(heard) = listener.push(&[*last]).unwrap() else { panic!("it is whole") };
+        assert_eq!(heard.accepted.client_hello().server_name(), Some("chat.example"));
+        let at_once = Listener::default().push(&hello).unwrap();
+        assert!(matches!(at_once, Step::Whole(same) if same.fingerprint == heard.fingerprint));
+    }
+}
