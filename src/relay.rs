@@ -17,6 +17,7 @@ mod refusal_log;
 pub mod reload;
 pub mod settings;
 pub mod setup;
+pub mod software_policy;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -98,9 +99,10 @@ impl Relay {
             limits: settings.limits,
             log: RefusalLog::new(audit.clone()),
             access: settings.access.client.watched(),
+            software: Arc::clone(&settings.software),
         });
         let lists = vec![("client", Arc::clone(&settings.access.client)), ("tunnel", Arc::clone(&settings.access.tunnel))];
-        let reload = Arc::new(Reload::new(settings.access, settings.file, audit.clone()));
+        let reload = Arc::new(Reload::new(settings.access, settings.software, settings.file, audit.clone()));
         let (stop, stopped) = shutdown::pair();
         let (close, closed) = shutdown::pair();
         let (mut listeners, mut tasks) = (JoinSet::new(), JoinSet::new());

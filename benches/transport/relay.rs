@@ -83,6 +83,7 @@ async fn customer(stream: TcpStream, address: SocketAddr, identity: Identity, tu
         sni: None,
         software: ClientSoftware::unknown(),
         resumable: false,
+        waited: Duration::ZERO,
     };
     let (session, mut events) = tunnels.open(identity, Box::new(open)).await;
     let _why = converse(stream, session, &mut events, &tunnels).await;

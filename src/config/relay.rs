@@ -14,9 +14,11 @@ use super::{Confinement, Fault, Issuer, Log, Tls, TunnelTls};
 use crate::proto::tunnel::{MAX_ALTERNATE_BYTES, MAX_ALTERNATES};
 
 pub mod access;
+pub mod clients;
 mod grants;
 
 use access::Access;
+use clients::Clients;
 
 /// The relay's configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +29,8 @@ pub struct RelayConfig {
     pub listen: Listen,
     /// Who may connect, by address.
     pub access: Access,
+    /// Which client software may come in.
+    pub clients: Clients,
     /// Certificate of the customers' listener.
     pub tls: Tls,
     /// Certificate and authority of the tunnel.
@@ -149,6 +153,7 @@ impl RelayConfig {
         let confinement = Confinement::read(root);
         let listen = Listen::read(root);
         let access = Access::read(root);
+        let clients = Clients::read(root);
         let tls = root.required_table("tls").and_then(|table| Tls::read(&table));
         let tunnel_tls = root.required_table("tunnel_tls").and_then(|table| TunnelTls::read(&table));
         let (tunnel, alternates) = read_tunnel(root);
@@ -164,6 +169,7 @@ impl RelayConfig {
             confinement,
             listen,
             access,
+            clients,
             tls: tls?,
             tunnel_tls: tunnel_tls?,
             tunnel,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use crate::fingerprint::ClientSoftware;
+use crate::fingerprint::Fingerprint;
 use crate::net::allow_files::Watched;
 use crate::net::entropy;
 use crate::net::negotiate::{Judge, Terms, negotiate, resource_of};
@@ -23,12 +23,14 @@ use crate::telemetry::HOP;
 use crate::telemetry::audit::{Event, LinkMark, link_hash};
 
 use super::attach::{SessionEvents, Tunnels};
+use super::client::software::Screening;
 use super::client::{Client, ClientSettings};
 use super::counters::{Counters, Place};
 use super::door::{Admitted, Door};
 use super::listener::DENIED;
 use super::refusal_log::RefusalLog;
 use super::settings::Limits;
+use super::software_policy::SoftwarePolicy;
 
 /// Events taken before what they wrote leaves.
 const BATCH: usize = 64;
@@ -42,6 +44,7 @@ pub(super) struct Shared {
     pub(super) limits: Limits,
     pub(super) log: RefusalLog,
     pub(super) access: Watched,
+    pub(super) software: Arc<SoftwarePolicy>,
 }
 
 /// How long a relay goes on.
@@ -127,18 +130,22 @@ async fn arrive(shared: &Shared, tunnels: &Tunnels, mut socket: TcpStream, ends:
     }
     // The negotiation never claims success without a login.
     let Admitted { admission, identity, contact, denied, issuer } = admitted.ok_or("fault")?;
-    tracing::info!(queue = contact.jid, "session begins");
+    let hello = arrived.greeting.as_ref().map(|greeting| greeting.fingerprint);
+    let screening = Screening { knowledge: shared.software.knowledge(), denied, hello };
+    let ja4 = hello.map(|hello| hello.ja4.to_string());
+    tracing::info!(queue = contact.jid, ja4, "session begins");
     let (audit, queue) = (shared.log.audit(), contact.jid.clone());
-    audit.record(Event::Admitted { address: audit.place(peer.ip()), queue: queue.clone(), link: mark_of(&admission, &issuer) });
+    audit.record(Event::Admitted { address: audit.place(peer.ip()), queue: queue.clone(), link: mark_of(&admission, &issuer), ja4 });
     let open = Open {
         kind: OpenKind::New { open_id: OpenId(entropy::sixteen()), secret: SessionSecret(entropy::sixteen()) },
         admission: admission.clone(),
         client_addr: peer,
         local_addr: local,
         protocol: "xmpp".to_owned(),
-        sni: arrived.sni,
-        software: ClientSoftware::unknown(),
+        sni: arrived.greeting.and_then(|greeting| greeting.sni),
+        software: screening.seen(),
         resumable: false,
+        waited: Duration::ZERO,
     };
     let (session, events) = tunnels.open(identity.clone(), Box::new(open)).await;
     let settings = ClientSettings {
@@ -147,7 +154,7 @@ async fn arrive(shared: &Shared, tunnels: &Tunnels, mut socket: TcpStream, ends:
         client: jid,
         queue: contact,
         is_anonymous,
-        denied,
+        screening,
         idle: shared.limits.idle,
         entropy: entropy::sixteen,
     };
@@ -200,6 +207,10 @@ fn mark_of(admission: &Admission, issuer: &str) -> Option<LinkMark> {
 }
 
 impl Judge for CustomerJudge<'_> {
+    fn hello(&mut self, fingerprint: &Fingerprint) -> Result<(), &'static str> {
+        self.shared.software.screen(fingerprint)
+    }
+
     async fn verify(&mut self, login: Login) -> Result<(), SaslFailure> {
         self.is_anonymous = matches!(login, Login::Anonymous { .. });
         let link = link_of(&login);

@@ -1,4 +1,4 @@
-//! What takes effect without a restart when the configuration is read again: the allow-lists.
+//! What takes effect without a restart when the configuration is read again: the allow-lists, and the list of client software.
 //!
 //! All or nothing: what is wrong in any of it leaves everything as it was.
 
@@ -13,6 +13,7 @@ use crate::net::allow_files::{AllowFiles, Prepared};
 use crate::telemetry::audit::{Audit, By, Event};
 
 use super::settings::{AllowLists, ConfigFile};
+use super::software_policy::{self, SoftwarePolicy};
 
 /// Characters of a fault that the audit log tells; the ordinary log tells all.
 const MAX_FAULT: usize = 1000;
@@ -21,6 +22,7 @@ const MAX_FAULT: usize = 1000;
 #[derive(Debug)]
 pub(super) struct Reload {
     lists: AllowLists,
+    software: Arc<SoftwarePolicy>,
     file: Option<ConfigFile>,
     audit: Audit,
 }
@@ -35,8 +37,8 @@ pub struct Reloaded {
 }
 
 impl Reload {
-    pub(super) fn new(lists: AllowLists, file: Option<ConfigFile>, audit: Audit) -> Self {
-        Self { lists, file, audit }
+    pub(super) fn new(lists: AllowLists, software: Arc<SoftwarePolicy>, file: Option<ConfigFile>, audit: Audit) -> Self {
+        Self { lists, software, file, audit }
     }
 
     /// Prefixes in each list.
@@ -62,11 +64,15 @@ impl Reload {
         let read = read()?;
         let [client, tunnel] = [(&self.lists.client, &read.access.client), (&self.lists.tunnel, &read.access.tunnel)]
             .map(|(files, rules)| prepare(files, rules.clone()));
+        let software = software_policy::read(&read.clients)?;
         let mut changed = Vec::new();
         for ((name, files), prepared) in self.named().into_iter().zip([client?, tunnel?]) {
             if files.put(prepared) {
                 changed.push(name);
             }
+        }
+        if self.software.put(software) {
+            changed.push("clients");
         }
         Ok(Reloaded { changed, needs_restart: differing(running, &read) })
     }

@@ -19,6 +19,7 @@ use crate::telemetry::audit::Audit;
 
 use super::certificates::Keeper;
 use super::client::Idle;
+use super::software_policy::SoftwarePolicy;
 
 /// Everything a relay runs on.
 pub struct RelaySettings {
@@ -32,6 +33,8 @@ pub struct RelaySettings {
     pub leeway: Duration,
     /// TLS towards customers.
     pub tls: Arc<Acceptor>,
+    /// Which client software may come in, and what is known of it.
+    pub software: Arc<SoftwarePolicy>,
     /// Who may connect, by address.
     pub access: AllowLists,
     /// Listening sockets for customers, inherited or bound.

@@ -29,6 +29,7 @@ use crate::telemetry::audit::Audit;
 use super::certificates::Keeper;
 use super::client::Idle;
 use super::settings::{AllowLists, Leave, Limits, RelaySettings, ServedDomain, ServedQueue, VerifyLink};
+use super::software_policy::SoftwarePolicy;
 
 /// Ports tried where any will do and one is wanted that is free for UDP and TCP.
 const PORT_TRIES: usize = 16;
@@ -53,6 +54,7 @@ pub fn settings_of(config: &RelayConfig, inherited: &mut Inherited) -> anyhow::R
         client: Arc::new(AllowFiles::open(config.access.client.clone()).context("the customers' allow-list")?),
         tunnel: Arc::new(AllowFiles::open(config.access.tunnel.clone()).context("the tunnels' allow-list")?),
     };
+    let software = SoftwarePolicy::open(&config.clients).map_err(anyhow::Error::msg).context("the list of client software")?;
     let (mut acceptor, carriers) = Carriers::new();
     acceptor.trust(credentials.clone());
     acceptor.admit_only(access.tunnel.watched());
@@ -68,6 +70,7 @@ pub fn settings_of(config: &RelayConfig, inherited: &mut Inherited) -> anyhow::R
         link_files,
         leeway,
         tls: Arc::clone(&tls),
+        software: Arc::new(software),
         access,
         clients,
         admin: Some(socket::open(&config.listen.admin, inherited)?),

@@ -264,6 +264,7 @@ impl Rig {
             link_files: None,
             leeway: Duration::ZERO,
             tls,
+            software: Arc::default(),
             access: AllowLists { client: Arc::new(AllowFiles::open_to_all()), tunnel: Arc::new(AllowFiles::open_to_all()) },
             clients: vec![Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap()],
             admin: Some(tokio::net::UnixListener::bind(folder.path().join("admin.sock")).unwrap()),

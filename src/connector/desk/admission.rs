@@ -117,7 +117,7 @@ impl Desk {
                     let over = refusal(RefusalCode::UnknownSession, "unknown-session", "That conversation is over.");
                     return self.refuse(relay, channel, open, over);
                 };
-                if self.is_ahead(session, in_next, out_next) {
+                if self.is_ahead(session, in_next, out_next, attachment) {
                     let text = "The record of this conversation is older than what was confirmed.";
                     self.store_regressed(session);
                     return self.refuse(relay, channel, open, refusal(RefusalCode::StoreRegressed, "store-regressed", text));
@@ -133,11 +133,11 @@ impl Desk {
         self.tunnel(relay, ConnectorCommand::Refuse { channel, code, text, retry_after: None });
     }
 
-    /// Whether the relay knows more of the session than the store does.
-    fn is_ahead(&self, session: SessionId, in_next: u64, out_next: u64) -> bool {
+    /// Whether the relay knows more of the session than the store does: an attachment is told once it is kept.
+    fn is_ahead(&self, session: SessionId, in_next: u64, out_next: u64, attachment: u32) -> bool {
         let Some(session) = self.sessions.get(&session) else { return false };
         let out_limit = session.unseen_from.unwrap_or_else(|| session.out_end() + 1);
-        in_next > session.in_handled + 1 || out_next > out_limit
+        in_next > session.in_handled + 1 || out_next > out_limit || attachment > session.attachment
     }
 
     fn begin(&mut self, relay: RelayIndex, channel: ChannelId, open: &Open, open_id: OpenId, secret: SessionSecret) {
@@ -271,15 +271,19 @@ impl Desk {
     }
 
     /// Puts a known session on a new channel; the older one hears that it moved. `told` is the attachment that the relay was told,
-    /// 0 where the client himself has come. A relay that he has left since asks in vain.
+    /// 0 where the client himself has come. A relay that he has left since asks in vain, and so does one whose question was long under
+    /// way: he has asked elsewhere since.
     fn attach(&mut self, (relay, channel): (RelayIndex, ChannelId), id: SessionId, open: &Open, told: u32) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let is_elsewhere = session.channel.is_some_and(|(at, _)| at != relay);
-        if told > 0 && (told < session.attachment || (told == session.attachment && is_elsewhere)) {
+        let came_at = if told == 0 { self.now.instant.checked_sub(open.waited) } else { None };
+        let is_late = came_at.is_some_and(|came| is_elsewhere && session.came_at.is_some_and(|later| came < later));
+        if is_late || (told > 0 && (told < session.attachment || (told == session.attachment && is_elsewhere))) {
             return self.tunnel(relay, ConnectorCommand::Reset { channel, code: ResetCode::Moved });
         }
+        session.came_at = came_at.or(session.came_at);
         let older = session.channel.replace((relay, channel)).filter(|older| *older != (relay, channel));
-        session.attachment = if told == 0 { session.attachment.saturating_add(1) } else { told.max(session.attachment) };
+        session.attachment = if told == 0 { session.attachment.saturating_add(1) } else { session.attachment };
         session.was_asked_for = true;
         session.unseen_from = None;
         session.is_fresh = matches!(open.kind, OpenKind::New { .. });

@@ -41,6 +41,9 @@ pub enum Event {
         /// His link; none for public entry.
         #[serde(skip_serializing_if = "Option::is_none")]
         link: Option<LinkMark>,
+        /// How his client said hello in TLS.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        ja4: Option<String>,
     },
     /// A customer's stream ended at the relay.
     Left {
