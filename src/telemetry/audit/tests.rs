@@ -28,7 +28,7 @@ fn each_decision_is_a_line_of_json_in_its_order() {
     let log = audit(&path, u64::MAX);
     log.record(refused("address-denied"));
     let link = LinkMark { issuer: "https://example.com".into(), kid: "k1".into(), hash: link_hash("x.y.z") };
-    log.record(Event::Admitted { address: None, queue: "support@chat.example.com".into(), link: Some(link) });
+    log.record(Event::Admitted { address: None, queue: "support@chat.example.com".into(), link: Some(link), ja4: None });
     flush(&log);
     let lines = lines(&path);
     assert_eq!(lines.len(), 2);
