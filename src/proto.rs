@@ -2,6 +2,7 @@
 
 pub mod enrolment;
 pub mod http_connect;
+pub mod proxy_header;
 pub mod socks5;
 pub mod tunnel;
 pub mod xmpp;
