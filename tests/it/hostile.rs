@@ -1,12 +1,14 @@
 //! Bad input against the real product: `outgate relay` and `outgate connector` as two processes, made from the shipped files.
 //!
 //! [`links`] that are wrong in every way, [`garbage`] before and after login, captured peers at the [`tunnel`], and a [`swarm`] of all
-//! of it beside a live conversation ([`talker`]). What was refused is read where an admin reads it: `outgate status --json`.
+//! of it. The [`suite`] is all of that and more beside a live conversation; [`scanners`] are other people's. What was refused is read where an admin reads it: `outgate status --json`.
 
 mod descriptors;
 mod garbage;
 mod links;
+mod scanners;
 mod site;
+mod suite;
 mod swarm;
 mod talker;
 mod tunnel;
