@@ -3,6 +3,7 @@
 pub mod client_hello;
 pub mod enrolment;
 pub mod http_connect;
+pub mod proxy_header;
 pub mod socks5;
 pub mod tunnel;
 pub mod xmpp;

@@ -24,13 +24,13 @@ Examples:
   outgate check --alone config/connector.toml
   outgate check --reach /etc/outgate/connector.toml
 
-Exit code 0 if there is no fault, else 1; with --reach also if a relay cannot be reached over any transport.")]
+Exit code 0 if there is no fault, else 1; with --reach also if a relay, or an alternate of one, cannot be reached over any transport.")]
 pub struct Args {
     /// relay.toml, connector.toml, agents.toml or clients.toml; which of them is told by content, then by name.
     /// With --reach it may be left out: /etc/outgate/connector.toml.
     #[arg(value_name = "FILE", required_unless_present = "reach")]
     file: Option<PathBuf>,
-    /// Try to reach the relays that a connector.toml names: name, UDP, TCP, proxy, certificates, clock, version, datagram size.
+    /// Try to reach the relays that a connector.toml names, and their alternates: name, UDP, TCP, proxy, certificates, clock, version, datagram size.
     /// A running connector is not disturbed.
     #[arg(long, conflicts_with = "alone")]
     reach: bool,

@@ -3,36 +3,14 @@
 //! Nothing behind the header is read here. Whoever is no trusted proxy is not listened to: his header is none.
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use proxy_header::{ParseConfig, Protocol, ProxiedAddress, ProxyHeader};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::timeout;
 
-/// How version 2 begins.
-pub const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
+use crate::proto::proxy_header::{NoHeader, Step, step};
 
-/// How version 1 begins.
-pub const WORD: &[u8] = b"PROXY ";
-
-/// Signature, command, family and length of version 2.
-const FIXED: usize = 16;
-
-/// Longest header of version 1 with its line end.
-const LONGEST_LINE: usize = 107;
-
-/// Longest header of version 2: addresses, and what proxies tell of TLS besides.
-const LONGEST: usize = 4096;
-
-/// Who is behind a proxy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// A client: its address, and the one that it connected to.
-    Client(SocketAddr, SocketAddr),
-    /// The proxy itself, which looks whether anybody is here, or does not know.
-    Proxy,
-}
+pub use crate::proto::proxy_header::{Origin, SIGNATURE, WORD};
 
 /// Why there is no header.
 #[derive(Debug, thiserror::Error)]
@@ -53,57 +31,28 @@ pub enum HeaderFault {
 /// # Errors
 /// There is none, or it is not whole.
 pub async fn read(transport: &mut (impl AsyncRead + Unpin), within: Duration) -> Result<Origin, HeaderFault> {
-    let bytes = timeout(within, collect(transport)).await.map_err(|_elapsed| HeaderFault::Late)??;
-    let (header, length) =
-        ProxyHeader::parse(&bytes, ParseConfig { include_tlvs: false, ..ParseConfig::default() }).map_err(|_| HeaderFault::Wrong)?;
-    if length != bytes.len() {
-        return Err(HeaderFault::Wrong);
-    }
-    match header.proxied_address() {
-        Some(ProxiedAddress { protocol: Protocol::Stream, source, destination }) => {
-            Ok(Origin::Client(canonical(*source), canonical(*destination)))
-        }
-        Some(ProxiedAddress { protocol: Protocol::Datagram, .. }) => Err(HeaderFault::Wrong),
-        None => Ok(Origin::Proxy),
-    }
-}
-
-/// An IPv4 address as such.
-fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
+    timeout(within, collect(transport)).await.map_err(|_elapsed| HeaderFault::Late)?
 }
 
 /// Reads as many bytes as the header has, and none more.
-async fn collect(transport: &mut (impl AsyncRead + Unpin)) -> Result<Vec<u8>, HeaderFault> {
-    // The shortest line of version 1, "PROXY UNKNOWN" and its end, is longer than what tells the versions apart.
-    let mut bytes = vec![0; SIGNATURE.len()];
-    transport.read_exact(&mut bytes).await.map_err(HeaderFault::Ended)?;
-    if bytes == SIGNATURE {
-        bytes.resize(FIXED, 0);
-        transport.read_exact(bytes.get_mut(SIGNATURE.len()..).unwrap_or_default()).await.map_err(HeaderFault::Ended)?;
-        let length = bytes.last_chunk().map_or(0, |length| usize::from(u16::from_be_bytes(*length)));
-        if FIXED + length > LONGEST {
-            return Err(HeaderFault::Wrong);
+async fn collect(transport: &mut (impl AsyncRead + Unpin)) -> Result<Origin, HeaderFault> {
+    let mut bytes = Vec::new();
+    loop {
+        match step(&bytes).map_err(|NoHeader| HeaderFault::Wrong)? {
+            Step::Whole(origin) => return Ok(origin),
+            Step::Read(count) => {
+                let held = bytes.len();
+                bytes.resize(held + count, 0);
+                transport.read_exact(bytes.get_mut(held..).unwrap_or_default()).await.map_err(HeaderFault::Ended)?;
+            }
         }
-        bytes.resize(FIXED + length, 0);
-        transport.read_exact(bytes.get_mut(FIXED..).unwrap_or_default()).await.map_err(HeaderFault::Ended)?;
-        return Ok(bytes);
     }
-    if !bytes.starts_with(WORD) {
-        return Err(HeaderFault::Wrong);
-    }
-    while !bytes.ends_with(b"\n") {
-        if bytes.len() == LONGEST_LINE {
-            return Err(HeaderFault::Wrong);
-        }
-        bytes.push(transport.read_u8().await.map_err(HeaderFault::Ended)?);
-    }
-    Ok(bytes)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::proxy_header::LONGEST;
 
     const WITHIN: Duration = Duration::from_secs(5);
 

@@ -35,6 +35,10 @@ use super::software_policy::SoftwarePolicy;
 /// Events taken before what they wrote leaves.
 const BATCH: usize = 64;
 
+/// Stanzas of one customer after which it is somebody else's turn: whoever writes without a pause would otherwise keep the others
+/// waiting for as long as the runtime lets one task go on.
+const TURN: usize = 16;
+
 /// What all connections of one relay share.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -255,8 +259,11 @@ impl Live {
         let mut is_denied = false;
         self.client.handle_attachment(self.tunnels.attachment(&self.identity), now());
         loop {
-            self.read_stanzas();
+            let count = self.read_stanzas();
             self.flush(shared).await;
+            if count >= TURN {
+                tokio::task::yield_now().await;
+            }
             if let Some(reason) = self.client.poll_over() {
                 return reason;
             }
@@ -303,21 +310,30 @@ impl Live {
         Some(*self.began.get_or_insert_with(now) + within)
     }
 
-    /// Hands what was read to the client, as far as it takes more.
-    fn read_stanzas(&mut self) {
+    /// Hands what was read to the client, as far as it takes more; tells how many stanzas that were.
+    fn read_stanzas(&mut self) -> usize {
         let now = now();
+        let mut count = 0;
         while self.client.wants_read() && self.client.poll_over().is_none() {
             match self.reader.poll() {
                 Ok(Some(ReadEvent::Stanza(stanza))) => {
                     self.began = None;
+                    count += 1;
                     self.client.handle_stanza(&stanza, now);
                 }
-                Ok(Some(ReadEvent::StreamClose)) => return self.client.handle_stream_close(now),
+                Ok(Some(ReadEvent::StreamClose)) => {
+                    self.client.handle_stream_close(now);
+                    break;
+                }
                 Ok(Some(ReadEvent::StreamOpen(_))) => {}
-                Ok(None) => return,
-                Err(fault) => return self.client.handle_fault(fault, now),
+                Ok(None) => break,
+                Err(fault) => {
+                    self.client.handle_fault(fault, now);
+                    break;
+                }
             }
         }
+        count
     }
 
     fn handle_events(&mut self, first: RelayEvent) {

@@ -47,24 +47,37 @@ async fn all_is_well_and_the_connector_that_runs_is_not_disturbed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_program_prints_a_line_each_and_fails_where_nothing_gets_through() {
     let place = Place::start(1..=1);
-    let run = async |arguments: &[&str]| {
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_outgate"));
-        command.args(arguments).arg("connector.toml").current_dir(place.home.path());
-        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
-        (output.status.code(), String::from_utf8(output.stdout).unwrap())
-    };
     place.write(&Plan::default());
-    let (code, text) = run(&["check", "--reach"]).await;
+    let (code, text) = place.run(&["check", "--reach"]).await;
     assert_eq!((code, text.lines().count()), (Some(0), 9), "{text}");
     assert!(text.contains("can be reached\n  dns          ok "), "{text}");
     place.write(&Plan::with("transport = \"tls\""));
     place.wire.block(Kind::Tcp, true);
-    let (code, text) = run(&["check", "--reach", "--json"]).await;
+    let (code, text) = place.run(&["check", "--reach", "--json"]).await;
     let told: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!((code, &told["relays"][0]["works"]), (Some(1), &serde_json::json!(false)), "{text}");
     assert_eq!(told["relays"][0]["lines"][2]["check"], "tcp");
     assert_eq!(told["relays"][0]["lines"][2]["status"], "failed");
     assert!(told["relays"][0]["lines"][2]["remedy"].as_str().unwrap().contains("[relay.proxy]"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn alternates_are_looked_at_like_the_relay_itself() {
+    let place = Place::start(1..=1);
+    let there = place.relay.tunnel_address().unwrap().to_string();
+    let plan = Plan::with(&format!("transport = \"tls\"\nalternates = [\"{there}\", \"127.0.0.1:1\"]"));
+    place.wire.block(Kind::Tcp, true);
+    let found = reach(&place.config(&plan), unix_now()).await;
+    let relay = Some(place.wire.addr().to_string());
+    let told: Vec<_> = found.iter().map(|reach| (reach.relay.as_str(), &reach.alternate_of, reach.works)).collect();
+    assert_eq!(told, [(relay.as_deref().unwrap(), &None, false), (&there, &relay, true), ("127.0.0.1:1", &relay, false)]);
+    assert!(failed(&found[2], "tcp").contains("let TCP to 127.0.0.1:1 pass"), "{found:#?}");
+    // One that cannot be dialled is told by the exit code while the relay itself is well.
+    place.wire.block(Kind::Tcp, false);
+    place.write(&plan);
+    let (code, text) = place.run(&["check", "--reach"]).await;
+    assert_eq!((code, text.lines().count()), (Some(1), 27), "{text}");
+    assert!(text.contains(&format!("127.0.0.1:1 (alternate of {}): CANNOT BE REACHED\n", place.wire.addr())), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -195,6 +208,14 @@ impl Place {
 
     fn write(&self, plan: &Plan) {
         std::fs::write(self.home.path().join("connector.toml"), site::connector_toml(plan, self.wire.addr(), "127.0.0.1:0")).unwrap();
+    }
+
+    /// Runs the program on what was written; its exit code and what it printed.
+    async fn run(&self, arguments: &[&str]) -> (Option<i32>, String) {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_outgate"));
+        command.args(arguments).arg("connector.toml").current_dir(self.home.path());
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
     }
 
     async fn look(&self, plan: &Plan) -> Reach {

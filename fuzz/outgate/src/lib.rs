@@ -7,15 +7,12 @@
 
 pub mod fingerprint;
 pub mod im;
-/// Links, as far as the protocols name them.
-pub mod link {
-    mod revoked;
-    pub use self::revoked::{NEVER_EXPIRES, RevokedLink};
-}
+pub mod link;
 /// What reads strangers' bytes.
 pub mod proto {
     pub mod client_hello;
     pub mod http_connect;
+    pub mod proxy_header;
     pub mod socks5;
     pub mod tunnel;
     pub mod xmpp;

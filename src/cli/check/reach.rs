@@ -28,7 +28,8 @@ pub(super) fn run(file: &Path, kind: Kind, text: &str, json: bool) -> Result<(),
 }
 
 fn tell(relay: &Reach) -> Result<(), Failure> {
-    output::line(format!("{}: {}", relay.relay, if relay.works { "can be reached" } else { "CANNOT BE REACHED" }))?;
+    let of = relay.alternate_of.as_ref().map_or_else(String::new, |of| format!(" (alternate of {of})"));
+    output::line(format!("{}{of}: {}", relay.relay, if relay.works { "can be reached" } else { "CANNOT BE REACHED" }))?;
     relay.lines.iter().try_for_each(|line| output::line(as_text(line)))
 }
 

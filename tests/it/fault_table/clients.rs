@@ -55,7 +55,7 @@ fn fault_34_a_client_resets_ends_or_falls_silent() {
         drop(stream);
         town.soon("the end by RST", async || sessions(&town).await == 0).await;
         slowest = slowest.max(began.elapsed());
-        trial.end(tally, slowest, "a silent client is given up after 0.9 s here, 10 min as shipped").await;
+        trial.end(tally, slowest, "a silent client is given up after 0.9 s here; the shipped 10 min are longer than a run").await;
         town.stop().await;
     });
 }

@@ -31,6 +31,8 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 const HOME: &str = "OUTGATE_FAULT_HOME";
 const WIRE: &str = "OUTGATE_FAULT_WIRE";
 const LINES: &str = "OUTGATE_FAULT_LINES";
+/// When it asks a silent carrier, and when it gives it up, in milliseconds.
+const TIMES: [&str; 2] = ["OUTGATE_FAULT_PING_AFTER", "OUTGATE_FAULT_DEAD_AFTER"];
 
 /// What a town is like.
 #[derive(Clone, Debug)]
@@ -177,6 +179,13 @@ impl Town {
     pub(super) fn take_connector(&mut self) -> Connector {
         let Some(Lan::Here(connector)) = self.lan.take() else { panic!("it is a process of its own") };
         connector
+    }
+
+    /// Another agent's.
+    pub(super) fn agent_account(&self, name: &'static str) -> Account {
+        let address = std::fs::read_to_string(self.home.path().join("agents.address")).unwrap().parse().unwrap();
+        let (domain, ca_pem, login) = (site::AGENTS, self.ca_pem.clone(), Some((name, site::PASSWORD)));
+        Account { address, domain, ca_pem, login, management: Management::Resumption }
     }
 
     pub(super) fn customer_account(&self) -> Account {
@@ -481,6 +490,7 @@ async fn connector(home: &Path, layout: &Layout, wire: &Wire) -> (Lan, std::net:
     command.arg("-c").arg(format!("{}\nexec \"$@\"", layout.limits)).arg("sh").arg(std::env::current_exe().unwrap());
     command.args(["--exact", "--nocapture", "--test-threads", "1", "fault_table::town::a_connector_for_other_tests"]);
     command.env(HOME, home).env(WIRE, wire.addr().to_string()).env(LINES, &layout.plan.relay_lines);
+    command.envs(TIMES.into_iter().zip([layout.plan.ping_after, layout.plan.dead_after].map(|time| time.as_millis().to_string())));
     let child = command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
     (Lan::Apart(child), agents)
 }
@@ -498,7 +508,9 @@ async fn start_here(home: &Path, layout: &Layout, wire: std::net::SocketAddr) ->
 async fn a_connector_for_other_tests() {
     let Ok(home) = std::env::var(HOME) else { return };
     let wire = std::env::var(WIRE).unwrap().parse().unwrap();
-    let layout = Layout { plan: Plan::with(&std::env::var(LINES).unwrap()), ..Layout::default() };
+    let [ping_after, dead_after] = TIMES.map(|name| Duration::from_millis(std::env::var(name).unwrap().parse().unwrap()));
+    let plan = Plan { ping_after, dead_after, ..Plan::with(&std::env::var(LINES).unwrap()) };
+    let layout = Layout { plan, ..Layout::default() };
     let connector = start_here(Path::new(&home), &layout, wire).await;
     let mut end = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).unwrap();
     end.recv().await;

@@ -256,7 +256,10 @@ pub(crate) fn free_address() -> String {
 
 pub(crate) fn accounts() -> String {
     let keys = ScramKeys::derive(PASSWORD, b"not quite random", 4096).to_text();
-    format!("[[agent]]\nname = \"alice\"\ndisplay = \"Alice\"\npassword = \"{keys}\"\nqueues = [\"hello\"]\ncapacity = 5000\n")
+    let account = |name: &str, display: &str| {
+        format!("[[agent]]\nname = \"{name}\"\ndisplay = \"{display}\"\npassword = \"{keys}\"\nqueues = [\"hello\"]\ncapacity = 5000\n")
+    };
+    account("alice", "Alice") + &account("bob", "Bob")
 }
 
 pub(crate) fn relay_toml(plan: &Plan) -> String {

@@ -22,7 +22,7 @@ use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 use socket2::{Domain, MsgHdr, SockAddr, Socket, Type};
 
-use super::site::Site;
+use super::site::{Plan, Site};
 use crate::setup::{outgate, prepare, substitute};
 
 /// Says to this test, run again, that it confines itself, and whom it could reach.
@@ -144,7 +144,7 @@ async fn a_running_relay_and_connector_are_confined_in_every_thread_and_go_on() 
 
 #[tokio::test]
 async fn a_relay_whose_sockets_were_all_handed_over_is_confined_and_serves() {
-    serves_confined(&Site::start_handed_over()).await;
+    serves_confined(&Site::start_as(Plan { handed_over: true, ..Plan::default() })).await;
 }
 
 async fn serves_confined(site: &Site) {

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -30,13 +31,37 @@ const ISSUER: &str = "https://example.com";
 const MORE_QUEUES: &str = "\n[[domain.queue]]\nid = \"ghost\"\n\n[[domain.queue]]\nid = \"elsewhere\"\n\n\
     [[connector]]\nidentity = \"outgate://example/connector/lan2\"\nqueues = [\"elsewhere\"]\n\n# Who may sign links: the public half";
 
+/// What a site is like.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    /// The relay's clock for everything up to bind.
+    pub(super) login: Duration,
+    /// Its clock for the TLS handshake.
+    pub(super) handshake: Duration,
+    /// Sections that relay.toml has beside the shipped ones.
+    pub(super) sections: &'static str,
+    /// A second relay stands beside the first, with a tunnel of its own to the same connector.
+    pub(super) two_relays: bool,
+    /// The relay's sockets are handed over to it, as a service manager does: for customers, for QUIC, for admins.
+    pub(super) handed_over: bool,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self { login: LOGIN_WITHIN, handshake: Duration::from_secs(1), sections: "", two_relays: false, handed_over: false }
+    }
+}
+
 /// Both processes, and the folder with all that they need.
 #[derive(Debug)]
 pub(super) struct Site {
     relay: Process,
+    _second: Option<Process>,
     connector: Process,
     home: TempDir,
     pub(super) door: SocketAddr,
+    /// The customers' port of the second relay, where there is one.
+    pub(super) second_door: Option<SocketAddr>,
     pub(super) tunnel: SocketAddr,
     pub(super) agents: SocketAddr,
     roots: Arc<rustls::RootCertStore>,
@@ -50,70 +75,33 @@ impl Site {
 
     /// Starts with these clocks for everything up to bind and for the TLS handshake.
     pub(super) fn start_with(login: Duration, handshake: Duration) -> Self {
-        Self::begin(login, handshake, |home| {
-            let (relay, log) = Process::start(home, "dmz", "relay");
-            let started = line(&log, "relay started");
-            (relay, address(&started, "customers=["), address(&started, "tunnels=Some("))
-        })
+        Self::start_as(Plan { login, handshake, ..Plan::default() })
     }
 
-    /// Starts with a relay to which all of its sockets are handed over, as a service manager does: for customers, for QUIC, for admins.
-    pub(super) fn start_handed_over() -> Self {
-        Self::begin(LOGIN_WITHIN, Duration::from_secs(1), |home| {
-            let clients = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-            let tunnels = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-            let admin = std::os::unix::net::UnixListener::bind(home.join("relay.sock")).unwrap();
-            let (door, tunnel) = (clients.local_addr().unwrap(), tunnels.local_addr().unwrap());
-            let mut command = Command::new("sh");
-            command
-                .args(["-c", r#"LISTEN_PID=$$ exec "$@" 3<&0 4<&1 5<&2 0</dev/null 1>"$LOG" 2>&1"#, "sh", env!("CARGO_BIN_EXE_outgate")])
-                .args(["relay", "--config"])
-                .arg(home.join("dmz/relay.toml"))
-                .env("LISTEN_FDS", "3")
-                .env("LISTEN_FDNAMES", "client:tunnel-quic:admin")
-                .env("LOG", home.join("relay.log"))
-                .stdin(OwnedFd::from(clients))
-                .stdout(OwnedFd::from(tunnels))
-                .stderr(OwnedFd::from(admin));
-            (Process { child: command.spawn().unwrap() }, door, tunnel)
-        })
-    }
-
-    /// `start` starts the relay, and tells where it takes customers and tunnels.
-    fn begin(login: Duration, handshake: Duration, start: impl FnOnce(&Path) -> (Process, SocketAddr, SocketAddr)) -> Self {
+    pub(super) fn start_as(plan: Plan) -> Self {
         let home = tempfile::Builder::new().prefix("hostile").tempdir().unwrap();
         let _link = prepare(home.path());
-        let path = |name: &str| format!("\"{}\"", home.path().join(name).display());
-        let relay = [
-            ("# client = [\"[::]:5222\"]", "client = [\"127.0.0.1:0\"]".to_owned()),
-            ("# tunnel = \"[::]:7443\"", "tunnel = \"127.0.0.1:0\"".to_owned()),
-            ("# admin = \"/run/outgate-relay/admin.sock\"", format!("admin = {}", path("relay.sock"))),
-            ("# negotiation = \"15s\"", format!("negotiation = \"{}s\"", login.as_secs())),
-            ("# tls_handshake = \"5s\"", format!("tls_handshake = \"{}s\"", handshake.as_secs())),
-            ("queues = [\"hello\", \"support\"]", "queues = [\"hello\", \"support\", \"ghost\"]".to_owned()),
-            ("\n# Who may sign links: the public half", MORE_QUEUES.to_owned()),
-            ("[audit]\n", format!("[audit]\nfile = {}\n", path("relay-audit.jsonl"))),
-        ];
-        substitute("relay.toml", &home.path().join("dmz/relay.toml"), &relay);
-        let (relay, door, tunnel) = start(home.path());
-        let connector = [
-            ("# admin = \"/run/outgate-connector/admin.sock\"", format!("admin = {}", path("connector.sock"))),
-            ("address = \"relay.example.com:7443\"", format!("address = \"{tunnel}\"")),
-            ("# server_name = \"relay.example.com\"", "server_name = \"relay.example.com\"".to_owned()),
-            ("# path = \"/var/lib/outgate/connector.sqlite\"", format!("path = {}", path("connector.sqlite"))),
-            ("# listen = \"127.0.0.1:5222\"", "listen = \"127.0.0.1:0\"".to_owned()),
-            ("[audit]\n", format!("[audit]\nfile = {}\n", path("connector-audit.jsonl"))),
-            ("name = \"Support\"", "name = \"Support\"\nauto_accept = true".to_owned()),
-        ];
-        substitute("connector.toml", &home.path().join("lan/connector.toml"), &connector);
-        let (connector, log) = Process::start(home.path(), "lan", "connector");
-        let agents = address(&line(&log, "connector started"), "agents=");
-        await_status(&home.path().join("relay.sock"), |status| status["tunnels"][0]["is_attached"] == true);
+        let accounts = home.path().join("lan/agents.toml");
+        let account = std::fs::read_to_string(&accounts).unwrap();
+        assert!(account.contains("\ncapacity = 4\n"), "{account}");
+        std::fs::write(accounts, account.replace("\ncapacity = 4\n", "\ncapacity = 1000\n")).unwrap();
+        let first = start_relay(home.path(), "dmz", &plan);
+        let second = plan.two_relays.then(|| {
+            prepare_second(home.path());
+            start_relay(home.path(), "dmz2", &plan)
+        });
+        let tunnels: Vec<SocketAddr> = [Some(&first), second.as_ref()].into_iter().flatten().map(|relay| relay.tunnel).collect();
+        let (connector, agents) = start_connector(home.path(), &tunnels);
+        for side in ["dmz", "dmz2"].iter().take(tunnels.len()) {
+            await_status(&socket(home.path(), side), |status| status["tunnels"][0]["is_attached"] == true);
+        }
         let key = SigningKey::from_pkcs8_pem(&std::fs::read_to_string(home.path().join("issuer-key.pem")).unwrap()).unwrap();
         let mut roots = rustls::RootCertStore::empty();
         let ca = std::fs::read_to_string(home.path().join("ca.pem")).unwrap();
         roots.add(CertificateDer::from_pem_slice(ca.as_bytes()).unwrap()).unwrap();
-        Self { relay, connector, home, door, tunnel, agents, roots: Arc::new(roots), key }
+        let (second_door, second) = second.map_or((None, None), |relay| (Some(relay.door), Some(relay.process)));
+        let StartedRelay { process: relay, door, tunnel } = first;
+        Self { relay, _second: second, connector, home, door, second_door, tunnel, agents, roots: Arc::new(roots), key }
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
@@ -135,7 +123,17 @@ impl Site {
 
     /// A TCP connection to the relay.
     pub(super) async fn customer(&self) -> Customer {
-        Customer::connect(self.door, CUSTOMERS, Arc::clone(&self.roots)).await
+        self.customer_at(self.door).await
+    }
+
+    /// The same to any of them.
+    pub(super) async fn customer_at(&self, door: SocketAddr) -> Customer {
+        Customer::connect(door, CUSTOMERS, Arc::clone(&self.roots)).await
+    }
+
+    /// The same from an address of this host.
+    pub(super) async fn customer_from(&self, source: IpAddr) -> Customer {
+        Customer::connect_from(source, self.door, CUSTOMERS, Arc::clone(&self.roots)).await
     }
 
     /// A TCP connection to the agents' listener.
@@ -164,8 +162,12 @@ impl Site {
 
     /// What `outgate status --json` tells of the relay.
     pub(super) fn status(&self) -> Value {
-        let socket = self.path("relay.sock");
-        serde_json::from_str(&outgate(&["status", "--json", "--socket", socket.to_str().unwrap()])).unwrap()
+        status(&socket(self.home.path(), "dmz"))
+    }
+
+    /// What it tells of the connector.
+    pub(super) fn connector_status(&self) -> Value {
+        status(&self.path("connector.sock"))
     }
 
     /// How often each reason was counted.
@@ -192,6 +194,100 @@ impl Site {
         self.until(&format!("{reason} to reach {wanted}"), |status| status["reasons"][reason].as_u64().unwrap_or(0) >= wanted).await;
         assert_eq!(self.reasons().get(reason).copied().unwrap_or(0), wanted, "{reason}");
     }
+}
+
+#[derive(Debug)]
+struct StartedRelay {
+    process: Process,
+    door: SocketAddr,
+    tunnel: SocketAddr,
+}
+
+/// The second relay's folder: as the first's, with a tunnel certificate of its own.
+fn prepare_second(home: &Path) {
+    let path = |name: &str| home.join(name).to_str().unwrap().to_owned();
+    std::fs::create_dir_all(home.join("dmz2/tls")).unwrap();
+    outgate(&["ca", "issue", &path("ca"), "--relay", "dmz2", "--dns", "relay2.example.com", "--out", &path("dmz2/tunnel")]);
+    for file in ["issuer.jwks.json".to_owned(), format!("tls/{CUSTOMERS}.pem"), format!("tls/{CUSTOMERS}-key.pem")] {
+        std::fs::copy(home.join("dmz").join(&file), home.join("dmz2").join(&file)).unwrap();
+    }
+}
+
+/// Where the relay in the folder `side` is asked.
+fn socket(home: &Path, side: &str) -> PathBuf {
+    home.join(if side == "dmz" { "relay.sock" } else { "relay2.sock" })
+}
+
+fn status(socket: &Path) -> Value {
+    serde_json::from_str(&outgate(&["status", "--json", "--socket", socket.to_str().unwrap()])).unwrap()
+}
+
+fn start_relay(home: &Path, side: &str, plan: &Plan) -> StartedRelay {
+    let audit = if side == "dmz" { "relay-audit.jsonl" } else { "relay2-audit.jsonl" };
+    let changes = [
+        ("# client = [\"[::]:5222\"]", "client = [\"127.0.0.1:0\"]".to_owned()),
+        ("# tunnel = \"[::]:7443\"", "tunnel = \"127.0.0.1:0\"".to_owned()),
+        ("# admin = \"/run/outgate-relay/admin.sock\"", format!("admin = \"{}\"", socket(home, side).display())),
+        ("# negotiation = \"15s\"", format!("negotiation = \"{}s\"", plan.login.as_secs())),
+        ("# tls_handshake = \"5s\"", format!("tls_handshake = \"{}s\"", plan.handshake.as_secs())),
+        ("queues = [\"hello\", \"support\"]", "queues = [\"hello\", \"support\", \"ghost\"]".to_owned()),
+        ("\n# Who may sign links: the public half", MORE_QUEUES.to_owned()),
+        ("[audit]\n", format!("[audit]\nfile = \"{}\"\n", home.join(audit).display())),
+    ];
+    let file = home.join(side).join("relay.toml");
+    substitute("relay.toml", &file, &changes);
+    append(&file, plan.sections);
+    if plan.handed_over {
+        return start_handed_over(home, &file);
+    }
+    let (process, log) = Process::start(home, side, "relay");
+    let started = line(&log, "relay started");
+    StartedRelay { process, door: address(&started, "customers=["), tunnel: address(&started, "tunnels=Some(") }
+}
+
+fn start_handed_over(home: &Path, file: &Path) -> StartedRelay {
+    let clients = TcpListener::bind("127.0.0.1:0").unwrap();
+    let tunnels = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let admin = UnixListener::bind(home.join("relay.sock")).unwrap();
+    let (door, tunnel) = (clients.local_addr().unwrap(), tunnels.local_addr().unwrap());
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", r#"LISTEN_PID=$$ exec "$@" 3<&0 4<&1 5<&2 0</dev/null 1>"$LOG" 2>&1"#, "sh", env!("CARGO_BIN_EXE_outgate")])
+        .args(["relay", "--config"])
+        .arg(file)
+        .env("LISTEN_FDS", "3")
+        .env("LISTEN_FDNAMES", "client:tunnel-quic:admin")
+        .env("LOG", home.join("relay.log"))
+        .stdin(OwnedFd::from(clients))
+        .stdout(OwnedFd::from(tunnels))
+        .stderr(OwnedFd::from(admin));
+    StartedRelay { process: Process { child: command.spawn().unwrap() }, door, tunnel }
+}
+
+/// Starts it with a tunnel to each of these; tells where it takes agents.
+fn start_connector(home: &Path, tunnels: &[SocketAddr]) -> (Process, SocketAddr) {
+    let path = |name: &str| format!("\"{}\"", home.join(name).display());
+    let changes = [
+        ("# admin = \"/run/outgate-connector/admin.sock\"", format!("admin = {}", path("connector.sock"))),
+        ("address = \"relay.example.com:7443\"", format!("address = \"{}\"", tunnels[0])),
+        ("# server_name = \"relay.example.com\"", "server_name = \"relay.example.com\"".to_owned()),
+        ("# path = \"/var/lib/outgate/connector.sqlite\"", format!("path = {}", path("connector.sqlite"))),
+        ("# listen = \"127.0.0.1:5222\"", "listen = \"127.0.0.1:0\"".to_owned()),
+        ("[audit]\n", format!("[audit]\nfile = {}\n", path("connector-audit.jsonl"))),
+        ("name = \"Support\"", "name = \"Support\"\nauto_accept = true".to_owned()),
+    ];
+    let file = home.join("lan/connector.toml");
+    substitute("connector.toml", &file, &changes);
+    for second in tunnels.iter().skip(1) {
+        append(&file, &format!("[[relay]]\naddress = \"{second}\"\nserver_name = \"relay2.example.com\"\n"));
+    }
+    let (process, log) = Process::start(home, "lan", "connector");
+    (process, address(&line(&log, "connector started"), "agents="))
+}
+
+fn append(file: &Path, sections: &str) {
+    let text = std::fs::read_to_string(file).unwrap();
+    std::fs::write(file, format!("{text}\n{sections}")).unwrap();
 }
 
 /// A role that runs. Dropping it kills it.

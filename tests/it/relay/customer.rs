@@ -92,17 +92,19 @@ impl Customer {
     pub(crate) async fn log_in(&mut self, link: &str) {
         self.open_stream().await;
         self.plain(link).await;
+        self.until("<success").await;
         self.bind().await;
     }
 
     pub(crate) async fn log_in_anonymously(&mut self) {
         self.open_stream().await;
         self.say("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='ANONYMOUS'/>").await;
+        self.until("<success").await;
         self.bind().await;
     }
 
-    async fn bind(&mut self) {
-        self.until("<success").await;
+    /// After success.
+    pub(crate) async fn bind(&mut self) {
         self.heard.clear();
         self.open_stream().await;
         self.say("<iq type='set' id='bind1'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>phone</resource></bind></iq>").await;
@@ -127,6 +129,25 @@ impl Customer {
                 return;
             }
             tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Ends the sending half; what comes is still heard.
+    pub(crate) async fn half_close(&mut self) {
+        let _closed = self.stream.shutdown().await;
+    }
+
+    /// Reads up to and including the first of these marks to come; `None` where the stream ends before.
+    pub(crate) async fn hears(&mut self, marks: &[&str]) -> Option<String> {
+        loop {
+            let ends = marks.iter().filter_map(|mark| self.heard.find(mark).map(|at| at + mark.len()));
+            if let Some(end) = ends.min() {
+                let rest = self.heard.split_off(end);
+                return Some(std::mem::replace(&mut self.heard, rest));
+            }
+            if !self.more().await {
+                return None;
+            }
         }
     }
 
@@ -157,6 +178,13 @@ impl Customer {
     pub(crate) async fn end(&mut self) -> String {
         while self.more().await {}
         std::mem::take(&mut self.heard)
+    }
+
+    /// The same, whatever comes.
+    pub(crate) async fn silence(&mut self) {
+        let mut chunk = [0; 4096];
+        let ended = async { while self.stream.read(&mut chunk).await.is_ok_and(|count| count > 0) {} };
+        tokio::time::timeout(PATIENCE, ended).await.expect("the other side hangs up");
     }
 
     async fn more(&mut self) -> bool {

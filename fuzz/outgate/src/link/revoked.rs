@@ -1,1 +1,0 @@
-../../../../src/link/revoked.rs
