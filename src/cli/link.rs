@@ -10,7 +10,7 @@ use super::clock::rfc3339;
 use super::files::{self, Readers};
 use super::{Failure, output, secret, unix_now};
 use crate::config::duration;
-use crate::link::token::{self, Claims, Header, Terms};
+use crate::link::token::{self, Algorithm, Claims, Header, Terms};
 use crate::link::uri;
 use crate::net::link_keys::{LinkKeys, SigningKey};
 
@@ -107,9 +107,12 @@ struct Show {
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("which").args(["new", "key"]))]
 struct Keys {
-    /// Make an Ed25519 key in this new file (PKCS#8 PEM, 0600).
+    /// Make a key in this new file (PKCS#8 PEM, 0600).
     #[arg(long, value_name = "FILE")]
     new: Option<PathBuf>,
+    /// What the new key signs with.
+    #[arg(long, value_enum, default_value = "eddsa", requires = "new")]
+    alg: SignWith,
     /// An existing key.
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
@@ -119,6 +122,15 @@ struct Keys {
     /// With the connector's keys: one JSON object, with the JWK sets.
     #[arg(long, conflicts_with = "which")]
     json: bool,
+}
+
+/// An algorithm that signs links.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum SignWith {
+    /// Ed25519.
+    Eddsa,
+    /// ECDSA on P-256, for JWT libraries and key stores that know no Ed25519.
+    Es256,
 }
 
 /// Runs `outgate link`.
@@ -194,6 +206,15 @@ fn show(args: &Show) -> Result<(), Failure> {
     if verdict.is_none_or(|verdict| verdict == GOOD) { Ok(()) } else { Err(Failure::told()) }
 }
 
+impl From<SignWith> for Algorithm {
+    fn from(alg: SignWith) -> Self {
+        match alg {
+            SignWith::Eddsa => Self::EdDsa,
+            SignWith::Es256 => Self::Es256,
+        }
+    }
+}
+
 const GOOD: &str = "good";
 
 /// What a relay with this JWK set would say now: `good` or the reason code.
@@ -238,7 +259,7 @@ fn explain(header: &Header, claims: &Claims, verdict: Option<&str>) -> Result<()
 fn keys(args: &Keys) -> Result<(), Failure> {
     let key = match (&args.new, &args.key) {
         (Some(file), _) => {
-            let (key, pem) = SigningKey::generate().map_err(Failure::runtime)?;
+            let (key, pem) = SigningKey::generate_for(args.alg.into()).map_err(Failure::runtime)?;
             files::create(file, &pem, Readers::Owner)?;
             key
         }
