@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use super::proxy::{Proxy, TransportChoice};
 use super::reader::{Document, Table};
+use super::relay::grants::read_label;
 use super::relay::{check_alternates, check_word};
 use super::tunnel::Tunnel;
 use super::tunnel_name::is_name;
 use super::{Fault, Issuer, Log, Signers, Tls, TunnelTls};
+use crate::link::Label;
 use crate::proto::tunnel::policy::MAX_DENIED;
 
 /// The connector's configuration.
@@ -17,6 +19,8 @@ use crate::proto::tunnel::policy::MAX_DENIED;
 pub struct ConnectorConfig {
     /// Its name, for logs and status.
     pub name: String,
+    /// The first character of its short codes; without it there are none.
+    pub label: Option<Label>,
     /// Path of the admin socket.
     pub admin: PathBuf,
     /// Relays to dial.
@@ -197,6 +201,7 @@ impl ConnectorConfig {
         if let Some(name) = &name {
             check_name(root, name);
         }
+        let label = read_label(root);
         let default_admin = PathBuf::from("/run/outgate-connector/admin.sock");
         let admin = root.or("admin", default_admin, "\"/run/outgate-connector/admin.sock\"");
         let relays = Relay::read_all(root);
@@ -214,6 +219,7 @@ impl ConnectorConfig {
         root.finish();
         Some(Self {
             name: name?,
+            label,
             admin,
             relays,
             tunnel_tls: tunnel_tls?,

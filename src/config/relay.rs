@@ -10,10 +10,11 @@ use super::reader::{Document, Table};
 use super::tunnel::Tunnel;
 use super::value::is_plain_word;
 use super::{Fault, Issuer, Log, Tls, TunnelTls};
+use crate::link::Label;
 use crate::proto::tunnel::{MAX_ALTERNATE_BYTES, MAX_ALTERNATES};
 
 pub mod access;
-mod grants;
+pub(super) mod grants;
 
 use access::Access;
 
@@ -34,6 +35,8 @@ pub struct RelayConfig {
     pub alternates: Vec<String>,
     /// Served domains.
     pub domains: Vec<Domain>,
+    /// The connectors' labels, by which short codes find them.
+    pub labels: Vec<(Label, String)>,
     /// Who may sign links.
     pub issuers: Vec<Issuer>,
     /// How links are judged.
@@ -148,12 +151,12 @@ impl RelayConfig {
         let (tunnel, alternates) = read_tunnel(root);
         let issuers = Issuer::read_all(root);
         let mut domains = Domain::read_all(root);
-        grants::grant(root, &mut domains);
+        let labels = grants::grant(root, &mut domains);
         let link = Link::read(root);
         let limits = Limits::read(root);
         let log = Log::read(root);
         root.finish();
-        Some(Self { listen, access, tls: tls?, tunnel_tls: tunnel_tls?, tunnel, alternates, domains, issuers, link, limits, log })
+        Some(Self { listen, access, tls: tls?, tunnel_tls: tunnel_tls?, tunnel, alternates, domains, labels, issuers, link, limits, log })
     }
 }
 

@@ -114,6 +114,8 @@ pub struct LinkTerms {
     pub max_sessions: Option<u32>,
     /// When it ends, seconds since 1970.
     pub expires: u64,
+    /// It has ended. It begins no session any more, and may only bring its customer back to the one that it began.
+    pub lapsed: bool,
 }
 
 /// Why a link is refused.
@@ -210,7 +212,8 @@ pub fn dangerous_unverified(token: &str) -> Result<(Header, Claims), LinkRefusal
     verified(token, |_header, _signed, _signature| Ok(()))
 }
 
-/// The terms of `claims`, if they hold at `now` (seconds since 1970) for `audience`.
+/// The terms of `claims`, if they hold at `now` (seconds since 1970) for `audience`; of a link for one session also after its end,
+/// and so marked.
 ///
 /// # Errors
 /// `Expired`, `NotYetValid`, `Audience` or `Claims`.
@@ -219,15 +222,17 @@ pub fn check(header: Header, claims: Claims, now: u64, leeway: Duration, audienc
     if !claims.aud.iter().any(|aud| aud == audience) {
         return Err(LinkRefusal::Audience);
     }
-    // RFC 7519 §4.1.4: not accepted on or after `exp`.
-    if now >= claims.exp.saturating_add(leeway) {
+    let terms = claims.outgate;
+    let max_sessions = if terms.once { Some(1) } else { terms.max_sessions };
+    // RFC 7519 §4.1.4: not accepted on or after `exp`. A link for one session stands for that session as long as it lives, which
+    // whoever keeps the session must judge.
+    let lapsed = now >= claims.exp.saturating_add(leeway);
+    if lapsed && max_sessions != Some(1) {
         return Err(LinkRefusal::Expired);
     }
     if claims.nbf.is_some_and(|nbf| now.saturating_add(leeway) < nbf) {
         return Err(LinkRefusal::NotYetValid);
     }
-    let terms = claims.outgate;
-    let max_sessions = if terms.once { Some(1) } else { terms.max_sessions };
     if terms.queue.is_empty() || claims.jti.is_empty() || max_sessions == Some(0) {
         return Err(LinkRefusal::Claims);
     }
@@ -242,6 +247,7 @@ pub fn check(header: Header, claims: Claims, now: u64, leeway: Duration, audienc
         reason: terms.reason.as_deref().map(one_line),
         max_sessions,
         expires: claims.exp,
+        lapsed,
     })
 }
 

@@ -118,10 +118,10 @@ async fn arrive(shared: &Shared, tunnels: &Tunnels, mut socket: TcpStream, ends:
         return Err(DENIED);
     }
     // The negotiation never claims success without a login.
-    let Admitted { admission, identity, contact, denied } = admitted.ok_or("fault")?;
+    let Admitted { admission, identity, contact, denied, continues } = admitted.ok_or("fault")?;
     tracing::info!(queue = contact.jid, "session begins");
     let open = Open {
-        kind: OpenKind::New { open_id: OpenId(entropy::sixteen()), secret: SessionSecret(entropy::sixteen()) },
+        kind: kind_of(continues),
         admission: admission.clone(),
         client_addr: peer,
         local_addr: local,
@@ -144,6 +144,16 @@ async fn arrive(shared: &Shared, tunnels: &Tunnels, mut socket: TcpStream, ends:
     let client = Client::new(settings, now());
     let (stream, reader, tunnels) = (arrived.stream, arrived.reader, tunnels.clone());
     Ok(Box::new(Live { stream, reader, client, tunnels, events, identity, peer, sent: 0 }))
+}
+
+/// A new session; or the one that lives, of which only the connector knows the numbers.
+fn kind_of(continues: bool) -> OpenKind {
+    let secret = SessionSecret(entropy::sixteen());
+    if continues {
+        OpenKind::Attach { secret, in_next: 0, out_next: 0, client_h: None, attachment: 0 }
+    } else {
+        OpenKind::New { open_id: OpenId(entropy::sixteen()), secret }
+    }
 }
 
 /// Learns from a trusted proxy who the client is, and whether it may connect.
@@ -173,7 +183,7 @@ struct CustomerJudge<'a> {
 impl Judge for CustomerJudge<'_> {
     async fn verify(&mut self, login: Login) -> Result<(), SaslFailure> {
         self.is_anonymous = matches!(login, Login::Anonymous { .. });
-        match self.shared.door.judge(login, self.tunnels, unix_seconds()).await {
+        match self.shared.door.judge(login, self.peer.ip(), self.tunnels, unix_seconds()).await {
             Ok(admitted) => {
                 self.admitted = Some(admitted);
                 Ok(())

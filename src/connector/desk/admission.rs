@@ -4,11 +4,11 @@ use aws_lc_rs::digest::{SHA256, digest};
 
 use super::relay_door::{RelayDoor, Signature, busy};
 use super::session::Session;
-use super::{Audit, Desk, DoorEffect, Effect, LINKS_EVERY, Pending, RelayIndex, SOFTWARE_WITHIN, Timer};
+use super::{Audit, Desk, DoorEffect, Effect, Pending, RelayIndex, SOFTWARE_WITHIN, Timer};
 use crate::fingerprint::{ClientSoftware, Denial};
 use crate::im::Availability;
 use crate::link::{LinkRefusal, LinkTerms};
-use crate::proto::tunnel::{Admission, Assertion, ChannelId, ConnectorCommand, Open, OpenKind, RefusalCode, ResetCode};
+use crate::proto::tunnel::{Admission, Assertion, ChannelId, ConnectorCommand, Open, OpenKind, RefusalCode, ResetCode, Welcome};
 use crate::session::{OpenId, SessionId, SessionSecret};
 use crate::store::{Op, Place, SecretDigest, SessionRecord};
 
@@ -26,39 +26,82 @@ pub(super) struct Refusal {
     pub(super) text: String,
 }
 
+/// What terms of entry come to.
+#[derive(Debug)]
+pub(super) struct Entry {
+    /// Those of the link or the code; `None` for public entry.
+    pub(super) terms: Option<LinkTerms>,
+    /// The queue.
+    pub(super) queue: String,
+    /// The live session of a link for one.
+    pub(super) continues: Option<SessionId>,
+}
+
 impl Desk {
     /// Judges a CHECK: nothing is counted but the question itself.
-    pub(super) fn check(&mut self, relay: RelayIndex, admission: &Admission) -> Result<(), Refusal> {
+    pub(super) fn check(&mut self, relay: RelayIndex, admission: &Admission) -> Result<Welcome, Refusal> {
         self.takes_sessions()?;
         let now = self.now.instant;
         self.relay_door(relay).check(now)?;
-        self.judge(admission).map(|_| ())
+        let entry = self.judge(admission)?;
+        let queue = if matches!(admission.assertion, Assertion::Code(_)) { entry.queue } else { String::new() };
+        Ok(Welcome { queue, continues: entry.continues.is_some() })
     }
 
-    /// Judges terms of entry without counting anything: the link's terms, or `None` for public entry. What the relay says of the
-    /// link beside the token itself counts for nothing.
-    pub(super) fn judge(&self, admission: &Admission) -> Result<Option<LinkTerms>, Refusal> {
-        let key = (admission.domain.clone(), admission.queue.clone());
-        let Some(queue) = self.queues.get(&key) else {
-            return Err(refusal(RefusalCode::NoQueue, "no-queue", "There is no such queue here."));
+    /// Judges terms of entry without counting anything. What the relay says of the link beside the token itself counts for nothing.
+    pub(super) fn judge(&mut self, admission: &Admission) -> Result<Entry, Refusal> {
+        let Some(terms) = self.terms(admission)? else {
+            return Ok(Entry { terms: None, queue: admission.queue.clone(), continues: None });
         };
-        let token = match &admission.assertion {
-            Assertion::Anonymous if queue.config.public => return Ok(None),
+        let (queue, continues) = (terms.queue.clone(), self.session_of_link(&terms));
+        if let Some(session) = continues {
+            self.may_change_hands(session)?;
+        } else if self.revoked.names(&terms.issuer, &terms.jti) || self.short_codes.is_revoked(&terms.issuer, &terms.jti) {
+            return Err(bad_link(LinkRefusal::Revoked));
+        } else if terms.lapsed {
+            return Err(bad_link(LinkRefusal::Expired));
+        } else if terms.max_sessions.is_some_and(|most| self.uses_of(&terms) >= most) {
+            return Err(used_up());
+        }
+        Ok(Entry { terms: Some(terms), queue, continues })
+    }
+
+    /// The terms of what a customer presents; `None` for public entry.
+    fn terms(&mut self, admission: &Admission) -> Result<Option<LinkTerms>, Refusal> {
+        let is_public = |queue: &str| {
+            let key = (admission.domain.clone(), queue.to_owned());
+            let queue = self.queues.get(&key).map(|queue| queue.config.public);
+            queue.ok_or_else(|| refusal(RefusalCode::NoQueue, "no-queue", "There is no such queue here."))
+        };
+        let terms = match &admission.assertion {
+            Assertion::Anonymous if is_public(&admission.queue)? => return Ok(None),
             Assertion::Anonymous => return Err(refusal(RefusalCode::BadLink, "no-link", "This queue needs a link.")),
-            Assertion::Link { token, .. } => token,
+            Assertion::Link { token, .. } => {
+                is_public(&admission.queue)?;
+                self.terms_of_link(token, &admission.domain)?
+            }
+            Assertion::Code(code) => {
+                let terms = self.terms_of_code(code, &admission.domain)?;
+                is_public(&terms.queue)?;
+                terms
+            }
         };
-        let terms = (self.outside.verify_link)(token, &admission.domain, self.now.unix_millis / 1000).map_err(bad_link)?;
-        if terms.queue != admission.queue {
+        let names_none = matches!(admission.assertion, Assertion::Code(_)) && admission.queue.is_empty();
+        if terms.queue != admission.queue && !names_none {
             return Err(refusal(RefusalCode::BadLink, "link-other-queue", "This link leads to another queue."));
         }
-        if self.revoked.names(&terms.issuer, &terms.jti) {
-            return Err(bad_link(LinkRefusal::Revoked));
-        }
-        let used = self.link_uses.get(&link_use(&terms)).map_or(0, |uses| uses.count);
-        if terms.max_sessions.is_some_and(|most| used >= most) {
-            return Err(refusal(RefusalCode::BadLink, "link-used-up", "This link has been used up."));
-        }
         Ok(Some(terms))
+    }
+
+    /// The terms of a link whose signature holds; it is verified once, at CHECK or at OPEN.
+    fn terms_of_link(&mut self, token: &str, domain: &str) -> Result<LinkTerms, Refusal> {
+        let now = self.now;
+        if let Some(terms) = self.verified.find(token, domain, now) {
+            return Ok(terms);
+        }
+        let terms = (self.outside.verify_link)(token, domain, now.unix_millis / 1000).map_err(bad_link)?;
+        self.verified.keep(token, domain, &terms, now);
+        Ok(terms)
     }
 
     /// Judges a new session, cheapest first: what it would cost, then its terms, then its software; gives it a place among those
@@ -67,7 +110,12 @@ impl Desk {
         self.takes_sessions()?;
         let now = self.now.instant;
         self.relay_door(relay).open(now)?;
-        let terms = self.judge(&open.admission)?;
+        let entry = self.judge(&open.admission)?;
+        // Whoever comes back asks for the session that is, not for a new one.
+        if entry.continues.is_some() {
+            return Err(used_up());
+        }
+        let terms = entry.terms;
         if let Some(denial) = self.denial_of(&open.software) {
             return Err(refusal(RefusalCode::Policy, "client-denied", denial.sentence()));
         }
@@ -89,7 +137,7 @@ impl Desk {
         if self.is_store_low { Err(busy("store-full")) } else { Ok(()) }
     }
 
-    fn relay_door(&mut self, relay: RelayIndex) -> &mut RelayDoor {
+    pub(super) fn relay_door(&mut self, relay: RelayIndex) -> &mut RelayDoor {
         let (rate, now) = (self.door.opens, self.now.instant);
         self.relay_doors.entry(relay).or_insert_with(|| RelayDoor::new(rate, now))
     }
@@ -108,6 +156,9 @@ impl Desk {
             },
             OpenKind::Attach { secret, in_next, out_next, client_h: _, attachment } => {
                 let Some(session) = self.secrets.get(&secret_digest(secret)).copied() else {
+                    if open.admission.assertion != Assertion::Anonymous {
+                        return self.come_back(relay, channel, open, secret);
+                    }
                     let over = refusal(RefusalCode::UnknownSession, "unknown-session", "That conversation is over.");
                     return self.refuse(relay, channel, open, over);
                 };
@@ -121,7 +172,7 @@ impl Desk {
         }
     }
 
-    fn refuse(&mut self, relay: RelayIndex, channel: ChannelId, open: &Open, refusal: Refusal) {
+    pub(super) fn refuse(&mut self, relay: RelayIndex, channel: ChannelId, open: &Open, refusal: Refusal) {
         self.refused(&open.admission, &refusal);
         let Refusal { code, text, .. } = refusal;
         self.tunnel(relay, ConnectorCommand::Refuse { channel, code, text, retry_after: None });
@@ -156,8 +207,8 @@ impl Desk {
         };
         let named = !record.software.name.is_empty();
         self.op(Op::Begin(Box::new(record.clone())));
-        if let (Some(link), Some(terms)) = (record.link_use, &terms) {
-            self.use_link(link, terms.expires);
+        if let Some(terms) = &terms {
+            self.use_link(id, terms);
         }
         self.op(Op::Attached { session: id, attachment: 1 });
         let enqueued_at = self.queue_time();
@@ -176,38 +227,6 @@ impl Desk {
         self.tunnel(relay, ConnectorCommand::Accept { channel, attachment: 1, in_next: 1, out_first: 1, out: Vec::new() });
         self.effect(Effect::Door(DoorEffect::Admitted(pending)));
         if has_bot { self.bot_greets(id) } else { self.join_line(id) }
-    }
-
-    fn use_link(&mut self, link: [u8; 32], expires: u64) {
-        let uses = self.link_uses.entry(link).or_default();
-        uses.count += 1;
-        uses.expires = expires;
-        self.op(Op::LinkExpires { link, at: expires });
-        self.watch_links();
-    }
-
-    /// The customer withdrew before anyone answered: the link is as good as before.
-    pub(super) fn return_link(&mut self, id: SessionId) {
-        let Some(link) = self.sessions.get_mut(&id).and_then(|session| session.record.link_use.take()) else { return };
-        if let Some(uses) = self.link_uses.get_mut(&link) {
-            uses.count = uses.count.saturating_sub(1);
-        }
-        self.op(Op::LinkReturned { session: id });
-    }
-
-    /// An expired link is refused as such: how often it was used matters no more.
-    pub(super) fn forget_expired_links(&mut self) {
-        let before = self.now.unix_millis / 1000;
-        self.link_uses.retain(|_, uses| uses.expires >= before);
-        self.op(Op::LinksExpired { before });
-        self.links_due = false;
-        self.watch_links();
-    }
-
-    pub(super) fn watch_links(&mut self) {
-        if !self.link_uses.is_empty() && !std::mem::replace(&mut self.links_due, true) {
-            self.arm(LINKS_EVERY, Timer::Links);
-        }
     }
 
     fn record_of(&mut self, open: &Open, open_id: OpenId, secret: SessionSecret, terms: Option<&LinkTerms>) -> SessionRecord {
@@ -232,7 +251,7 @@ impl Desk {
         }
     }
 
-    fn mint_id(&mut self) -> SessionId {
+    pub(super) fn mint_id(&mut self) -> SessionId {
         let bytes = (self.outside.entropy)();
         let mut random = [0; 10];
         random.copy_from_slice(bytes.split_at(10).0);
@@ -254,7 +273,7 @@ impl Desk {
 
     /// Puts a known session on a new channel; the older one hears that it moved. `told` is the attachment that the relay was told,
     /// 0 where the client himself has come. A relay that he has left since asks in vain.
-    fn attach(&mut self, (relay, channel): (RelayIndex, ChannelId), id: SessionId, open: &Open, told: u32) {
+    pub(super) fn attach(&mut self, (relay, channel): (RelayIndex, ChannelId), id: SessionId, open: &Open, told: u32) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let is_elsewhere = session.channel.is_some_and(|(at, _)| at != relay);
         if told > 0 && (told < session.attachment || (told == session.attachment && is_elsewhere)) {
@@ -296,7 +315,7 @@ impl Desk {
 }
 
 /// What a link's uses are counted under.
-fn link_use(terms: &LinkTerms) -> [u8; 32] {
+pub(super) fn link_use(terms: &LinkTerms) -> [u8; 32] {
     link_digest(&terms.issuer, &terms.jti)
 }
 
@@ -304,8 +323,12 @@ pub(super) fn link_digest(issuer: &str, jti: &str) -> [u8; 32] {
     sha256(&[issuer.as_bytes(), &[0], jti.as_bytes()].concat())
 }
 
-fn refusal(code: RefusalCode, reason: &'static str, text: &str) -> Refusal {
+pub(super) fn refusal(code: RefusalCode, reason: &'static str, text: &str) -> Refusal {
     Refusal { code, reason, text: text.to_owned() }
+}
+
+fn used_up() -> Refusal {
+    refusal(RefusalCode::BadLink, "link-used-up", "This link has been used up.")
 }
 
 fn bad_link(why: LinkRefusal) -> Refusal {
@@ -325,8 +348,12 @@ fn bad_link(why: LinkRefusal) -> Refusal {
     refusal(code, why.code(), why.sentence())
 }
 
-fn secret_digest(secret: SessionSecret) -> SecretDigest {
-    SecretDigest(sha256(&secret.0))
+pub(super) fn secret_digest(secret: SessionSecret) -> SecretDigest {
+    secret_digest_of(&secret.0)
+}
+
+pub(super) fn secret_digest_of(secret: &[u8]) -> SecretDigest {
+    SecretDigest(sha256(secret))
 }
 
 pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
@@ -337,7 +364,7 @@ pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
 
 /// A link's text as people may see it: one line, bounded, read in the order in which it stands. Its issuer is trusted; but what it
 /// puts into a link a visitor may have typed.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     let is_fit = |c: &char| !c.is_control() && !matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}');
     text.chars().filter(is_fit).take(MAX_LINK_TEXT).collect::<String>().trim().to_owned()
 }

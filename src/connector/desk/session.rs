@@ -74,6 +74,8 @@ pub(super) struct Session {
     pub(super) presence_missed: bool,
     /// What came while too much waits for an agent: not handled yet, so the tunnel's credit ends.
     pub(super) stalled: VecDeque<Stalled>,
+    /// When it last went to another who presented its link.
+    pub(super) changed_hands: Vec<Instant>,
 }
 
 /// An inward event that is not handled yet.
@@ -118,6 +120,7 @@ impl Session {
             presence: Availability::Available,
             presence_missed: false,
             stalled: VecDeque::new(),
+            changed_hands: Vec::new(),
         }
     }
 

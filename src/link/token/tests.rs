@@ -59,7 +59,8 @@ fn every_cut_of_a_token_is_refused() {
 fn time_is_held_to_the_second_and_leeway_widens_it_both_ways() {
     let at = |now: u64, leeway: u64| {
         let (header, claims) = verified(&token(HEADER, PAYLOAD), signed_with_seven).unwrap();
-        check(header, claims, now, Duration::from_secs(leeway), "chat.example.com").map(|_| ())
+        let terms = check(header, claims, now, Duration::from_secs(leeway), "chat.example.com")?;
+        if terms.lapsed { Err(LinkRefusal::Expired) } else { Ok(()) }
     };
     assert_eq!(at(NOW + 99, 0), Ok(()));
     assert_eq!(at(NOW + 100, 0), Err(LinkRefusal::Expired));
@@ -69,6 +70,19 @@ fn time_is_held_to_the_second_and_leeway_widens_it_both_ways() {
     assert_eq!(at(NOW - 11, 0), Err(LinkRefusal::NotYetValid));
     assert_eq!(at(NOW - 40, 30), Ok(()));
     assert_eq!(at(NOW - 41, 30), Err(LinkRefusal::NotYetValid));
+}
+
+#[test]
+fn only_a_link_for_one_session_is_anything_after_its_end() {
+    let after = |terms: &str| {
+        let payload = PAYLOAD.replace(r#""once":true"#, terms);
+        let (header, claims) = verified(&token(HEADER, &payload), signed_with_seven).unwrap();
+        check(header, claims, NOW + 100, Duration::ZERO, "chat.example.com").map(|terms| terms.lapsed)
+    };
+    assert_eq!(after(r#""once":true"#), Ok(true));
+    assert_eq!(after(r#""max_sessions":1"#), Ok(true));
+    assert_eq!(after(r#""max_sessions":2"#), Err(LinkRefusal::Expired));
+    assert_eq!(after(r#""once":false"#), Err(LinkRefusal::Expired));
 }
 
 #[test]
