@@ -2,4 +2,5 @@
 
 mod allow;
 mod links;
+mod minting;
 mod proxy;

@@ -86,6 +86,28 @@ async fn a_code_lets_in_as_password_or_as_name_at_any_relay_as_often_as_it_says(
 }
 
 #[tokio::test]
+async fn an_admin_makes_lists_and_takes_back_a_code_at_the_command_line() {
+    let site = Site::start().await;
+    let made = site.cli(&["new", "--code", "--queue", "support", "--ttl", "1d", "--json"]).await;
+    let made: Value = serde_json::from_str(&made).unwrap();
+    let (code, jti) = (made["code"].as_str().unwrap(), made["jti"].as_str().unwrap());
+    assert_eq!(made["contact"], "xmpp:support@localhost?message");
+    let mut customer = site.customer(0).await;
+    customer.log_in(code).await;
+    customer.say("<presence/>").await;
+    customer.until("This is lan1.").await;
+    let listed = site.cli(&["list"]).await;
+    let row: Vec<&str> = listed.lines().nth(1).unwrap().split_whitespace().collect();
+    assert_eq!((&row[..5], row[6..].to_vec()), (&["used-up", "1", "of", "1", "yes"][..], vec!["support", "code", jti]), "{listed}");
+    assert!(!listed.contains(code));
+    let done = site.cli(&["revoke", jti, "--end"]).await;
+    assert!(done.contains("1 session ended"), "{done}");
+    customer.until("This link has been withdrawn").await;
+    assert!(site.cli(&["list"]).await.contains("revoked  1 of 1"));
+    site.stop().await;
+}
+
+#[tokio::test]
 async fn who_guesses_codes_is_held_off_before_anyone_is_asked_and_others_come_in() {
     let site = Site::start().await;
     let code = site.make(json!({"queue": "support", "seconds": 3600, "max_sessions": 0})).await["code"].as_str().unwrap().to_owned();
@@ -154,7 +176,7 @@ async fn a_customer_comes_back_with_his_link_for_one_session_and_the_earlier_cli
     assert_eq!((status["counters"]["sessions_opened"].as_u64(), status["counters"]["links_continued"].as_u64()), (Some(1), Some(1)));
     assert_eq!(
         (status["sessions"][0]["in_handled"].as_u64(), status["sessions"][0]["attachment"].as_u64()),
-        (Some(5), Some(2)),
+        (Some(6), Some(2)),
         "{status}"
     );
 
@@ -190,6 +212,14 @@ impl Site {
 
     async fn desk(&self) -> Value {
         self.company.ask("lan1", "{\"get\":\"status\"}").await
+    }
+
+    /// Runs `outgate link` beside the roles; what it printed.
+    async fn cli(&self, arguments: &[&str]) -> String {
+        let socket = self.company.path("lan1.sock").to_str().unwrap().to_owned();
+        let arguments: Vec<String> = [&["link"], arguments, &["--socket", &socket]].concat().into_iter().map(str::to_owned).collect();
+        let run = move || crate::setup::outgate(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        tokio::task::spawn_blocking(run).await.unwrap()
     }
 
     /// A link as the connector lists it.
