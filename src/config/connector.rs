@@ -4,13 +4,14 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::process::AuditLog;
 use super::proxy::{Proxy, TransportChoice};
 use super::reader::{Document, Table};
 use super::relay::grants::read_label;
 use super::relay::{check_alternates, check_word};
 use super::tunnel::Tunnel;
 use super::tunnel_name::is_name;
-use super::{Fault, Issuer, Log, Signers, Tls, TunnelTls};
+use super::{Confinement, Fault, Issuer, Log, Signers, Tls, TunnelTls};
 use crate::link::Label;
 use crate::proto::tunnel::policy::MAX_DENIED;
 
@@ -21,6 +22,8 @@ pub struct ConnectorConfig {
     pub name: String,
     /// The first character of its short codes; without it there are none.
     pub label: Option<Label>,
+    /// Whether the process gives up what it does not need.
+    pub confinement: Confinement,
     /// Path of the admin socket.
     pub admin: PathBuf,
     /// Relays to dial.
@@ -47,6 +50,8 @@ pub struct ConnectorConfig {
     pub limits: Limits,
     /// Log.
     pub log: Log,
+    /// Audit log.
+    pub audit: AuditLog,
 }
 
 /// A relay to dial.
@@ -202,6 +207,7 @@ impl ConnectorConfig {
             check_name(root, name);
         }
         let label = read_label(root);
+        let confinement = Confinement::read(root);
         let default_admin = PathBuf::from("/run/outgate-connector/admin.sock");
         let admin = root.or("admin", default_admin, "\"/run/outgate-connector/admin.sock\"");
         let relays = Relay::read_all(root);
@@ -216,10 +222,12 @@ impl ConnectorConfig {
         let denied = Denied::read_all(root);
         let limits = Limits::read(root);
         let log = Log::read(root);
+        let audit = AuditLog::read(root);
         root.finish();
         Some(Self {
             name: name?,
             label,
+            confinement,
             admin,
             relays,
             tunnel_tls: tunnel_tls?,
@@ -233,6 +241,7 @@ impl ConnectorConfig {
             denied,
             limits,
             log,
+            audit,
         })
     }
 }

@@ -13,6 +13,7 @@ use super::desk_task::DeskHandle;
 use super::dial_relay::{Links, TunnelStatus};
 use super::effects::Asks;
 use super::policy::PolicySource;
+use crate::telemetry::audit::{Audit, Event};
 
 /// What the answers are made of.
 #[derive(Clone, Debug)]
@@ -24,6 +25,7 @@ pub(super) struct Source {
     pub(super) policy: PolicySource,
     pub(super) asks: Asks,
     pub(super) inputs: mpsc::Sender<Input>,
+    pub(super) audit: Audit,
 }
 
 impl Source {
@@ -33,6 +35,7 @@ impl Source {
         status["role"] = json!("connector");
         status["version"] = json!(env!("CARGO_PKG_VERSION"));
         status["tunnels"] = json!(*self.tunnels.borrow());
+        status["audit"] = json!(self.audit.counts());
         status["certificates"] = json!(*self.certificates.borrow());
         Some(status)
     }
@@ -47,7 +50,11 @@ impl Source {
             expires: asked.expires,
             live: if asked.end { LiveSessions::End } else { LiveSessions::Stay },
         };
-        self.ask(|ask| Input::Revoke { ask, revocation }).await
+        let (issuer, jti) = (revocation.issuer.clone(), revocation.jti.clone());
+        let done = self.ask(|ask| Input::Revoke { ask, revocation }).await?;
+        let ended = done.get("ended_sessions").and_then(Value::as_u64).and_then(|ended| usize::try_from(ended).ok()).unwrap_or_default();
+        self.audit.record(Event::LinkRevoked { issuer, jti, ended });
+        Ok(done)
     }
 
     /// Makes a short code; answers once it is committed.
@@ -62,7 +69,11 @@ impl Source {
             reason: asked.reason,
             subject: asked.sub,
         };
-        self.ask(|ask| Input::MakeCode { ask, wanted }).await
+        let made = self.ask(|ask| Input::MakeCode { ask, wanted }).await?;
+        let text = |name: &str| made.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let expires = made.get("expires").and_then(Value::as_u64).unwrap_or_default();
+        self.audit.record(Event::CodeMade { jti: text("jti"), queue: text("queue"), expires });
+        Ok(made)
     }
 
     /// Asks the desk; answers once what that led to is committed.

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::fingerprint::Denial;
+use crate::link::code::CODE_ISSUER;
 use crate::link::{LinkCode, LinkRefusal, LinkTerms};
 use crate::proto::tunnel::{Admission, Assertion, Identity, RefusalCode, Welcome};
 use crate::proto::xmpp::negotiation::{Login, Mechanism};
@@ -56,6 +57,8 @@ pub struct Admitted {
     pub contact: Contact,
     /// Software that his queue does not take.
     pub denied: Arc<[Denial]>,
+    /// Who signed his link; empty for public entry.
+    pub issuer: String,
     /// His link is for one session, which lives: he asks for that one.
     pub continues: bool,
 }
@@ -66,6 +69,8 @@ struct Asked<'a> {
     served: &'a ServedDomain,
     identity: Identity,
     admission: Admission,
+    /// Who signed the link; empty for public entry.
+    issuer: String,
     /// Why the link would be refused, but to bring its customer back to a session that lives.
     only_to_return: Option<LinkRefusal>,
 }
@@ -94,7 +99,7 @@ impl Door {
 
     /// Judges a login of `customer` at `unix_seconds`.
     pub async fn judge(&self, login: Login, customer: IpAddr, tunnels: &Tunnels, unix_seconds: u64) -> Result<Admitted, Refusal> {
-        let Asked { served, identity, admission, only_to_return } = self.terms(login, customer, unix_seconds)?;
+        let Asked { served, identity, admission, issuer, only_to_return } = self.terms(login, customer, unix_seconds)?;
         if tunnels.attachment(&identity) == Attachment::Detached {
             return Err(no_tunnel("no-tunnel"));
         }
@@ -102,7 +107,7 @@ impl Door {
         match tunnels.check(identity.clone(), Box::new(admission.clone()), self.check_within).await {
             CheckAnswer::Accepted(welcome) => match only_to_return {
                 Some(refusal) if !welcome.continues => Err(bad_link(refusal)),
-                Some(_) | None => self.admitted(served, &identity, admission, welcome),
+                Some(_) | None => self.admitted(served, &identity, admission, welcome).map(|admitted| Admitted { issuer, ..admitted }),
             },
             CheckAnswer::Refused(code, text) => {
                 if is_code && code == RefusalCode::BadLink {
@@ -142,7 +147,7 @@ impl Door {
                     return Err(closed());
                 }
                 let admission = Admission { domain: served.name.clone(), queue: queue.id.clone(), assertion: Assertion::Anonymous };
-                Ok(Asked { served, identity: connector_of(queue).clone(), admission, only_to_return: None })
+                Ok(Asked { served, identity: connector_of(queue).clone(), admission, issuer: String::new(), only_to_return: None })
             }
         }
     }
@@ -156,16 +161,16 @@ impl Door {
         if let Some(refusal) = refusal.filter(|_| link.max_sessions != Some(1)) {
             return Err(bad_link(refusal));
         }
-        let assertion = Assertion::Link { token, kid: link.kid };
+        let (issuer, assertion) = (link.issuer, Assertion::Link { token, kid: link.kid });
         let admission = Admission { domain: served.name.clone(), queue: queue.id.clone(), assertion };
-        Ok(Asked { served, identity: connector_of(queue).clone(), admission, only_to_return: refusal })
+        Ok(Asked { served, identity: connector_of(queue).clone(), admission, issuer, only_to_return: refusal })
     }
 
     fn terms_of_code<'a>(&'a self, served: &'a ServedDomain, code: &LinkCode, customer: IpAddr) -> Result<Asked<'a>, Refusal> {
         let identity = self.codes.may_ask(code, customer)?.clone();
         let assertion = Assertion::Code(code.as_str().to_owned());
         let admission = Admission { domain: served.name.clone(), queue: String::new(), assertion };
-        Ok(Asked { served, identity, admission, only_to_return: None })
+        Ok(Asked { served, identity, admission, issuer: CODE_ISSUER.to_owned(), only_to_return: None })
     }
 
     /// The terms of a link that a key vouches for which may speak for its queue.
@@ -203,6 +208,7 @@ impl Door {
             identity: identity.clone(),
             contact: Contact { jid: format!("{}@{}", queue.id, domain.name), name: queue.name.clone(), group: ROSTER_GROUP.to_owned() },
             denied,
+            issuer: String::new(),
             continues: welcome.continues,
         })
     }

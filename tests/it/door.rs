@@ -4,3 +4,4 @@ mod allow;
 mod links;
 mod minting;
 mod proxy;
+mod software;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::admission::{Entry, Refusal, link_use, refusal, secret_digest};
 use super::{Audit, Desk, RelayIndex};
 use crate::link::LinkTerms;
-use crate::proto::tunnel::{ChannelId, Open, RefusalCode};
+use crate::proto::tunnel::{ChannelId, ConnectorCommand, Open, RefusalCode, ResetCode};
 use crate::session::{SessionId, SessionSecret};
 use crate::store::Op;
 
@@ -52,6 +52,12 @@ impl Desk {
             let over = refusal(RefusalCode::UnknownSession, "unknown-session", "That conversation is over.");
             return self.refuse(relay, channel, open, over);
         };
+        let came_at = now.checked_sub(open.waited);
+        let place = self.sessions.get(&id).filter(|session| session.was_asked_for_after(came_at)).and_then(|session| session.channel);
+        if place.is_some_and(|(at, _)| at != relay) {
+            // The question was long under way, and its customer has asked elsewhere since.
+            return self.tunnel(relay, ConnectorCommand::Reset { channel, code: ResetCode::Moved });
+        }
         self.change_hands(id, open, secret);
         self.attach((relay, channel), id, open, 0);
     }

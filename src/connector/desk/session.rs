@@ -37,6 +37,8 @@ pub(super) struct Session {
     pub(super) place: Place,
     pub(super) enqueued_at: u64,
     pub(super) attachment: u32,
+    /// When its client asked for it in person the last time, since the start.
+    pub(super) came_at: Option<Instant>,
     pub(super) channel: Option<(RelayIndex, ChannelId)>,
     /// Whether a relay has asked for it since the start: it showed how far it is.
     pub(super) was_asked_for: bool,
@@ -94,6 +96,7 @@ impl Session {
             record,
             place,
             attachment: 1,
+            came_at: None,
             channel: None,
             was_asked_for: false,
             unseen_from: None,
@@ -122,6 +125,11 @@ impl Session {
             stalled: VecDeque::new(),
             changed_hands: Vec::new(),
         }
+    }
+
+    /// Whether its customer has asked for it in person after `came_at`, somewhere.
+    pub(super) fn was_asked_for_after(&self, came_at: Option<Instant>) -> bool {
+        came_at.is_some_and(|came| self.came_at.is_some_and(|later| came < later))
     }
 
     pub(super) fn queue_key(&self) -> (String, String) {

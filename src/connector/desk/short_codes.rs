@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::admission::{Refusal, link_digest, refusal, secret_digest_of, shown};
+use super::admission::{MAX_LINK_TEXT, Refusal, link_digest, refusal, secret_digest_of};
 use super::{Desk, Told};
 use crate::link::code::CODE_ISSUER;
 use crate::link::{LinkCode, LinkTerms};
+use crate::names::shown_line;
 use crate::proto::tunnel::RefusalCode;
 use crate::store::{Op, SecretDigest, StoredCode};
 
@@ -129,11 +130,11 @@ impl Desk {
             issuer: CODE_ISSUER.to_owned(),
             kid: String::new(),
             jti: self.mint_id().to_string(),
-            subject: wanted.subject.as_deref().map(shown),
+            subject: wanted.subject.as_deref().map(|text| shown_line(text, MAX_LINK_TEXT)),
             queue: wanted.queue,
             skills: wanted.skills,
             lang: wanted.lang,
-            reason: wanted.reason.as_deref().map(shown),
+            reason: wanted.reason.as_deref().map(|text| shown_line(text, MAX_LINK_TEXT)),
             max_sessions: wanted.max_sessions,
             expires: now + wanted.seconds,
             lapsed: false,
