@@ -6,6 +6,7 @@ mod reach;
 use std::path::{Path, PathBuf};
 
 use super::{Failure, faults, files, output};
+use crate::config::process::AuditLog;
 use crate::config::{AgentsConfig, ConnectorConfig, Fault, Issuer, Kind, RelayConfig, Tls, TunnelTls};
 use crate::net::certificates;
 use crate::net::dial;
@@ -120,6 +121,14 @@ impl Named {
         }
     }
 
+    /// The file is made where there is none, its folder is not.
+    fn audit(&mut self, audit: &AuditLog) {
+        let folder = audit.file.as_deref().and_then(Path::parent).filter(|folder| !folder.as_os_str().is_empty());
+        if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+            self.faults.push(format!("the folder of `audit.file` does not exist: {}", folder.display()));
+        }
+    }
+
     /// A proxy's credentials: never repeated, not even in part.
     fn proxies(&mut self, config: &ConnectorConfig) {
         for proxy in config.relays.iter().filter_map(|relay| relay.proxy.as_ref()) {
@@ -168,6 +177,7 @@ fn named(kind: Kind, file: &Path, text: &str) -> Named {
                 named.tls(&config.tls);
                 named.tunnel(&config.tunnel_tls);
                 named.issuers(&config.issuers);
+                named.audit(&config.audit);
                 named.faults.extend(SoftwarePolicy::open(&config.clients).err());
             }
         }
@@ -178,6 +188,7 @@ fn named(kind: Kind, file: &Path, text: &str) -> Named {
                 named.issuers(&config.issuers);
                 named.accounts(&config);
                 named.proxies(&config);
+                named.audit(&config.audit);
             }
         }
         Kind::Agents | Kind::Clients => {}

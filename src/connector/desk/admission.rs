@@ -388,5 +388,11 @@ pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
 /// What a client says of itself, as agents may see it.
 pub(super) fn shown_software(software: &ClientSoftware) -> ClientSoftware {
     let shown = |text: &str| shown_name(text, MAX_SOFTWARE_TEXT);
-    ClientSoftware { name: shown(&software.name), version: shown(&software.version), system: shown(&software.system), ..software.clone() }
+    ClientSoftware {
+        name: shown(&software.name),
+        version: shown(&software.version),
+        system: shown(&software.system),
+        library: shown(&software.library),
+        ..software.clone()
+    }
 }

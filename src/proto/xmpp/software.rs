@@ -35,6 +35,8 @@ pub struct SoftwareQuery {
     version: Question,
     disco: Question,
     announced: Option<Announced>,
+    /// A presence came without capabilities.
+    is_plain: bool,
     knowledge: Knowledge,
     /// The best that was learned.
     best: Evidence,
@@ -55,6 +57,7 @@ impl SoftwareQuery {
             version: Question::Asked,
             disco: Question::NotAsked,
             announced: None,
+            is_plain: false,
             knowledge,
             best: Evidence { rank: Rank::Nothing, software: ClientSoftware::unknown() },
             told: None,
@@ -98,14 +101,19 @@ impl SoftwareQuery {
         (self.told.is_none() && !self.is_overdue).then_some(self.deadline)
     }
 
-    /// Whether nothing better can come: the version is known, or it was refused and so was or came the identity.
+    /// Whether nothing better is to be waited for: the version is known, or it was refused and the identity came, was refused, or is
+    /// not to be asked for.
     fn is_settled(&self) -> bool {
-        self.best.rank == Rank::Version || (self.version == Question::Answered && self.disco == Question::Answered)
+        let is_identified = self.disco == Question::Answered || (self.disco == Question::NotAsked && self.is_plain);
+        self.best.rank == Rank::Version || (self.version == Question::Answered && is_identified)
     }
 
     /// Reads the capabilities of the first presence that has them (XEP-0115 §4).
     fn handle_presence(&mut self, presence: &Element) -> Option<Element> {
-        let caps = presence.child("c", ns::CAPS)?;
+        let Some(caps) = presence.child("c", ns::CAPS) else {
+            self.is_plain = true;
+            return None;
+        };
         if self.disco != Question::NotAsked {
             return None;
         }

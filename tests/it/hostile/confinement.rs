@@ -139,7 +139,15 @@ fn free_refusal(fault: Errno) -> io::Result<()> {
 
 #[tokio::test]
 async fn a_running_relay_and_connector_are_confined_in_every_thread_and_go_on() {
-    let site = Site::start();
+    serves_confined(&Site::start()).await;
+}
+
+#[tokio::test]
+async fn a_relay_whose_sockets_were_all_handed_over_is_confined_and_serves() {
+    serves_confined(&Site::start_handed_over()).await;
+}
+
+async fn serves_confined(site: &Site) {
     for (pid, capabilities) in [(site.relay_pid(), Some("0000000000000000")), (site.connector_pid(), None)] {
         let threads: Vec<_> = fs::read_dir(format!("/proc/{pid}/task")).unwrap().map(|thread| thread.unwrap().path()).collect();
         assert!(threads.len() > 1, "{threads:?}");
@@ -155,9 +163,11 @@ async fn a_running_relay_and_connector_are_confined_in_every_thread_and_go_on() 
         assert_eq!(core.split_whitespace().collect::<Vec<_>>(), ["0", "0", "bytes"]);
     }
     assert_eq!(site.status()["confinement"], "on");
-    // It still accepts, reads its files again, and answers here.
+    // It still accepts, answers, reads its files again, and carries what is said into the tunnel.
     let mut customer = site.customer().await.direct_tls().await;
     customer.log_in(&site.good_link()).await;
+    customer.say("<message to='support@chat.example.com' type='chat' id='m1'><body>hello</body></message>").await;
+    customer.until("</message>").await;
     outgate(&["reload", "--socket", site.path("relay.sock").to_str().unwrap()]);
     assert_eq!(site.status()["sessions"], 1);
 }

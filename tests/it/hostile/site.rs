@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -49,6 +50,37 @@ impl Site {
 
     /// Starts with these clocks for everything up to bind and for the TLS handshake.
     pub(super) fn start_with(login: Duration, handshake: Duration) -> Self {
+        Self::begin(login, handshake, |home| {
+            let (relay, log) = Process::start(home, "dmz", "relay");
+            let started = line(&log, "relay started");
+            (relay, address(&started, "customers=["), address(&started, "tunnels=Some("))
+        })
+    }
+
+    /// Starts with a relay to which all of its sockets are handed over, as a service manager does: for customers, for QUIC, for admins.
+    pub(super) fn start_handed_over() -> Self {
+        Self::begin(LOGIN_WITHIN, Duration::from_secs(1), |home| {
+            let clients = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let tunnels = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            let admin = std::os::unix::net::UnixListener::bind(home.join("relay.sock")).unwrap();
+            let (door, tunnel) = (clients.local_addr().unwrap(), tunnels.local_addr().unwrap());
+            let mut command = Command::new("sh");
+            command
+                .args(["-c", r#"LISTEN_PID=$$ exec "$@" 3<&0 4<&1 5<&2 0</dev/null 1>"$LOG" 2>&1"#, "sh", env!("CARGO_BIN_EXE_outgate")])
+                .args(["relay", "--config"])
+                .arg(home.join("dmz/relay.toml"))
+                .env("LISTEN_FDS", "3")
+                .env("LISTEN_FDNAMES", "client:tunnel-quic:admin")
+                .env("LOG", home.join("relay.log"))
+                .stdin(OwnedFd::from(clients))
+                .stdout(OwnedFd::from(tunnels))
+                .stderr(OwnedFd::from(admin));
+            (Process { child: command.spawn().unwrap() }, door, tunnel)
+        })
+    }
+
+    /// `start` starts the relay, and tells where it takes customers and tunnels.
+    fn begin(login: Duration, handshake: Duration, start: impl FnOnce(&Path) -> (Process, SocketAddr, SocketAddr)) -> Self {
         let home = tempfile::Builder::new().prefix("hostile").tempdir().unwrap();
         let _link = prepare(home.path());
         let path = |name: &str| format!("\"{}\"", home.path().join(name).display());
@@ -63,9 +95,7 @@ impl Site {
             ("[audit]\n", format!("[audit]\nfile = {}\n", path("relay-audit.jsonl"))),
         ];
         substitute("relay.toml", &home.path().join("dmz/relay.toml"), &relay);
-        let (relay, log) = Process::start(home.path(), "dmz", "relay");
-        let started = line(&log, "relay started");
-        let (door, tunnel) = (address(&started, "customers=["), address(&started, "tunnels=Some("));
+        let (relay, door, tunnel) = start(home.path());
         let connector = [
             ("# admin = \"/run/outgate-connector/admin.sock\"", format!("admin = {}", path("connector.sock"))),
             ("address = \"relay.example.com:7443\"", format!("address = \"{tunnel}\"")),

@@ -249,3 +249,14 @@ fn a_list_without_the_announced_hash_is_its_senders_word_and_never_remembered() 
     let (mut next, _) = begun_with(knowledge, now());
     assert_eq!(hear(&mut next, EXODUS_PRESENCE).1.len(), 1, "it is asked");
 }
+
+#[test]
+fn a_client_that_refuses_its_version_and_shows_no_capabilities_is_not_waited_for() {
+    let (mut query, _) = begun(now());
+    hear(&mut query, "<presence/>");
+    assert_eq!(query.poll_result(), None);
+    hear(&mut query, REFUSED);
+    assert_eq!(query.poll_result(), Some(ClientSoftware::unknown()));
+    hear(&mut query, DINO_PRESENCE);
+    assert_eq!(query.poll_result().unwrap().name, "Dino", "what comes later is told later");
+}
