@@ -30,6 +30,8 @@ pub enum Subject {
     Status,
     /// The keys that links are verified with; the connector knows.
     LinkKeys,
+    /// Short codes that stand and links that were used; the connector knows.
+    Links,
 }
 
 /// What is done.
@@ -42,6 +44,35 @@ pub enum Action {
     Reload,
     /// The connector takes a link back; a relay refuses it.
     Revoke(RevokeLink),
+    /// The connector makes a short code; a relay refuses it.
+    MakeCode(MakeCode),
+}
+
+/// What a short code is to stand for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MakeCode {
+    /// The domain that it is good for; absent: the only one with this queue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain: Option<String>,
+    /// The queue that it leads to.
+    pub queue: String,
+    /// How long it is good, in seconds.
+    pub seconds: u64,
+    /// How many sessions it is for; 0: any number.
+    pub max_sessions: u32,
+    /// Skills that the agent should have.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skills: Vec<String>,
+    /// The customer's language.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lang: Option<String>,
+    /// Why the customer comes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Whom the company knows the customer as.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sub: Option<String>,
 }
 
 /// The link that is taken back.
@@ -102,6 +133,7 @@ mod tests {
         for (request, line) in [
             (Request::Get(Subject::Status), r#"{"get":"status"}"#),
             (Request::Get(Subject::LinkKeys), r#"{"get":"link-keys"}"#),
+            (Request::Get(Subject::Links), r#"{"get":"links"}"#),
             (Request::Do(Action::Reattach), r#"{"do":"reattach"}"#),
             (Request::Do(Action::Reload), r#"{"do":"reload"}"#),
             (Request::Do(Action::Revoke(revoke)), r#"{"do":{"revoke":{"jti":"j1","expires":7,"end":true}}}"#),

@@ -8,6 +8,7 @@ pub mod admin;
 pub mod attach;
 pub mod certificates;
 pub mod client;
+pub mod codes;
 mod connection;
 pub mod counters;
 pub mod door;
@@ -42,6 +43,7 @@ use crate::telemetry::readiness;
 
 use self::admin::{RelayStatus, StatusSource};
 use self::attach::TunnelOwner;
+use self::codes::Codes;
 use self::connection::{Shared, Until};
 use self::counters::Counters;
 use self::door::Door;
@@ -76,7 +78,8 @@ impl Relay {
         let counters = Arc::new(Counters::default());
         let audit = settings.audit;
         let policies = Arc::new(Policies::new(&settings.domains, settings.leeway));
-        let door = Door::new(settings.domains, settings.verify_link, Arc::clone(&policies), settings.limits.check_within);
+        let codes = Codes::new(settings.labels);
+        let door = Door::new(settings.domains, codes, settings.verify_link, Arc::clone(&policies), settings.limits.check_within);
         let (owner, tunnels) =
             TunnelOwner::new(settings.tunnel, policies, settings.carriers, settings.writable, Arc::clone(&counters), audit.clone());
         let negotiation = NegotiationSettings {

@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use crate::fingerprint::ClientSoftware;
 use crate::im::Availability;
-use crate::link::RevokedLink;
+use crate::link::{LinkTerms, RevokedLink};
 use crate::proto::tunnel::{Fin, Proof};
 use crate::routing::agent::Wish;
 use crate::session::{CloseReason, OpenId, SessionId};
@@ -127,10 +127,18 @@ pub enum Op {
     Forget { session: SessionId },
     /// The session never began for its customer: its link was not used.
     LinkReturned { session: SessionId },
-    /// A link cannot be used after `at` (seconds since the Unix epoch).
-    LinkExpires { link: [u8; 32], at: u64 },
-    /// Uses of links that expired before `before` need not be known any more.
+    /// What is to be known of a link that `Begin` counted a use of; the count itself is the store's.
+    LinkUsed(Box<LinkUse>),
+    /// Uses of links that expired before `before` need not be known any more, but of those whose session lives.
     LinksExpired { before: u64 },
+    /// A short code stands from now on.
+    CodeMade(Box<StoredCode>),
+    /// A short code is taken back.
+    CodeRevoked { digest: SecretDigest },
+    /// A short code need not be known any more.
+    CodeForgotten { digest: SecretDigest },
+    /// The session goes on under another secret, for who presented its link: what only the client before could know goes.
+    TakenOver { session: SessionId, secret: SecretDigest, client_addr: String, resumable: bool },
     /// What an agent asked for by command; `Ready` and `Pause` stand until the next.
     Wish { agent: String, wish: Wish },
     /// An agent's resumable stream begins.
@@ -149,6 +157,40 @@ pub enum Op {
     Revoke { link: RevokedLink, forget_before: u64 },
     /// Inward events of `session` up to `number` have been written to an agent's leg without resumption, or acknowledged on one with it.
     Delivered { session: SessionId, number: u64 },
+}
+
+/// How often a link was used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkUse {
+    /// What it is counted under: a digest of issuer and name.
+    pub digest: [u8; 32],
+    /// Who signed it; "code" for a short code.
+    pub issuer: String,
+    /// Its name.
+    pub jti: String,
+    /// Where it leads.
+    pub queue: String,
+    /// Sessions that it is for; `None` is any number.
+    pub max_sessions: Option<u32>,
+    /// Sessions that it has begun.
+    pub uses: u32,
+    /// When it ends, seconds since the Unix epoch.
+    pub expires: u64,
+}
+
+/// A short code as the store knows it: not the code itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredCode {
+    /// Digest of the code.
+    pub digest: SecretDigest,
+    /// The domain that it is good for.
+    pub domain: String,
+    /// What it grants.
+    pub terms: LinkTerms,
+    /// When it was made, seconds since the Unix epoch.
+    pub made_at: u64,
+    /// Whether it was taken back.
+    pub revoked: bool,
 }
 
 /// One event of a session as the record keeps it.
@@ -238,8 +280,10 @@ pub struct Snapshot {
     pub sessions: Vec<StoredSession>,
     /// Agents' resumable streams.
     pub streams: Vec<StoredStream>,
-    /// How often each link was used, and until when it may be (seconds since the Unix epoch).
-    pub link_uses: Vec<([u8; 32], u32, u64)>,
+    /// How often each link was used.
+    pub link_uses: Vec<LinkUse>,
+    /// Short codes.
+    pub codes: Vec<StoredCode>,
     /// What agents asked for by command.
     pub wishes: Vec<(String, Wish)>,
     /// Links that were taken back.

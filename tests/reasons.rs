@@ -28,8 +28,8 @@ const PLACES: [&str; 12] = [
 /// What stands before a reason of one word.
 const BEFORE: [&str; 5] = ["count(", "Err(", "reason: ", "reason = ", "full("];
 
-/// Conditions of stanza errors and stream errors, names of sockets and elements, an agent's standing.
-const NO_REASONS: [&str; 17] = [
+/// Conditions of stanza errors and stream errors, names of sockets and elements, the standing of an agent and of a link.
+const NO_REASONS: [&str; 18] = [
     "bad-request",
     "client-quic",
     "connection-timeout",
@@ -45,6 +45,7 @@ const NO_REASONS: [&str; 17] = [
     "tunnel-quic",
     "undefined-condition",
     "unexpected-request",
+    "used-up",
     "xmpp-client",
     "kebab-case",
 ];

@@ -142,9 +142,8 @@ mod tests {
         async fn answer(&self, request: Request) -> Result<Value, String> {
             match request {
                 Request::Get(Subject::Status) => Ok(serde_json::json!({"role": "echo"})),
-                Request::Get(Subject::LinkKeys) | Request::Do(Action::Reattach | Action::Reload | Action::Revoke(_)) => {
-                    Err("not here".to_owned())
-                }
+                Request::Get(Subject::LinkKeys | Subject::Links)
+                | Request::Do(Action::Reattach | Action::Reload | Action::Revoke(_) | Action::MakeCode(_)) => Err("not here".to_owned()),
             }
         }
     }

@@ -9,12 +9,12 @@ use zeroize::Zeroizing;
 use super::clock::rfc3339;
 use super::files::{self, Readers};
 use super::{Failure, output, secret, unix_now};
-use crate::config::duration;
-use crate::link::token::{self, Claims, Header, Terms};
+use crate::link::token::{self, Algorithm, Claims, Header, LinkRefusal};
 use crate::link::uri;
 use crate::net::link_keys::{LinkKeys, SigningKey};
 
 mod live;
+mod new;
 
 /// Clock difference allowed when a link is explained, as a relay allows it.
 const LEEWAY: Duration = Duration::from_secs(30);
@@ -26,11 +26,13 @@ Examples:
   outgate link keys --new issuer-key.pem > issuer.jwks.json
   outgate link new --issuer https://example.com --key issuer-key.pem \\
       --audience chat.example.com --queue support --ttl 1h --once
+  outgate link new --code --queue support --ttl 7d --qr
+  outgate link list
   outgate link show --jwks issuer.jwks.json link.txt
   outgate link keys
   outgate link revoke --end 01980f3c-8a52-7b1e-9c1d-0242ac120002
 
-A customer's client presents the token as its password. It is a secret: whoever holds it may enter.")]
+A customer's client presents the token or the code as its password. It is a secret: whoever holds it may enter.")]
 pub struct Args {
     #[command(subcommand)]
     verb: Verb,
@@ -38,54 +40,16 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
-    /// Sign a new link.
-    New(New),
+    /// Sign a new link, or have a running connector make a short code.
+    New(Box<new::New>),
     /// Explain a link.
     Show(Show),
     /// Make a key, print the public JWK set of one, or show those that a running connector trusts.
     Keys(Keys),
-    /// Take a link back, at a running connector and all its relays.
+    /// Show the short codes that stand and the links that were used, by their names.
+    List(live::List),
+    /// Take a link or a code back, at a running connector and all its relays.
     Revoke(live::Revoke),
-}
-
-#[derive(Debug, clap::Args)]
-struct New {
-    /// Who signs: `iss`, as relays and connectors know it.
-    #[arg(long, value_name = "ISS")]
-    issuer: String,
-    /// The private key, PKCS#8 PEM.
-    #[arg(long, value_name = "FILE")]
-    key: PathBuf,
-    /// The domain that it is good for.
-    #[arg(long, value_name = "DOMAIN")]
-    audience: String,
-    /// The queue that it leads to.
-    #[arg(long)]
-    queue: String,
-    /// How long it is good: 90s, 15m, 1h, 30d.
-    #[arg(long, default_value = "1h", value_parser = ttl)]
-    ttl: Duration,
-    /// For one session.
-    #[arg(long, conflicts_with = "max_sessions")]
-    once: bool,
-    /// For so many sessions.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    max_sessions: Option<u32>,
-    /// A skill that the agent should have; may be given more than once.
-    #[arg(long = "skill", value_name = "SKILL")]
-    skills: Vec<String>,
-    /// The customer's language.
-    #[arg(long)]
-    lang: Option<String>,
-    /// Why the customer comes, for the agent.
-    #[arg(long)]
-    reason: Option<String>,
-    /// Whom you know the customer as.
-    #[arg(long)]
-    sub: Option<String>,
-    /// One JSON object.
-    #[arg(long)]
-    json: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -107,9 +71,12 @@ struct Show {
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("which").args(["new", "key"]))]
 struct Keys {
-    /// Make an Ed25519 key in this new file (PKCS#8 PEM, 0600).
+    /// Make a key in this new file (PKCS#8 PEM, 0600).
     #[arg(long, value_name = "FILE")]
     new: Option<PathBuf>,
+    /// What the new key signs with.
+    #[arg(long, value_enum, default_value = "eddsa", requires = "new")]
+    alg: SignWith,
     /// An existing key.
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
@@ -121,52 +88,27 @@ struct Keys {
     json: bool,
 }
 
+/// An algorithm that signs links.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum SignWith {
+    /// Ed25519.
+    Eddsa,
+    /// ECDSA on P-256, for JWT libraries and key stores that know no Ed25519.
+    Es256,
+}
+
 /// Runs `outgate link`.
 ///
 /// # Errors
 /// A file cannot be read or written, or a shown link would be refused.
 pub fn run(args: Args) -> Result<(), Failure> {
     match args.verb {
-        Verb::New(args) => new(args),
+        Verb::New(args) => new::run(*args),
         Verb::Show(args) => show(&args),
         Verb::Keys(args) => keys(&args),
+        Verb::List(args) => live::list(&args),
         Verb::Revoke(args) => live::revoke(&args),
     }
-}
-
-fn new(args: New) -> Result<(), Failure> {
-    let key = signing_key(&args.key)?;
-    let now = unix_now();
-    let claims = Claims {
-        iss: args.issuer,
-        aud: vec![args.audience.clone()],
-        exp: now.saturating_add(args.ttl.as_secs()),
-        nbf: Some(now),
-        jti: uuid::Uuid::now_v7().to_string(),
-        sub: args.sub,
-        outgate: Terms {
-            queue: args.queue.clone(),
-            skills: args.skills,
-            lang: args.lang,
-            reason: args.reason,
-            once: args.once,
-            max_sessions: args.max_sessions,
-        },
-    };
-    let token = key.mint(&claims).map_err(Failure::runtime)?;
-    if token.len() > token::MAX_TOKEN {
-        return Err(Failure::runtime(format!("the link is longer than {} bytes", token::MAX_TOKEN)).hint("shorten --reason"));
-    }
-    let contact = uri::xmpp_contact(&args.queue, &args.audience);
-    if args.json {
-        return output::line(json!({
-            "token": token, "contact": contact,
-            "jti": claims.jti, "kid": key.kid(), "expires": claims.exp,
-        }));
-    }
-    output::line(format!("token    {token}"))?;
-    output::line(format!("contact  {contact} (domain {}, the token is the password)", args.audience))?;
-    output::line(format!("expires  {}", rfc3339(claims.exp)))
 }
 
 fn show(args: &Show) -> Result<(), Failure> {
@@ -194,6 +136,15 @@ fn show(args: &Show) -> Result<(), Failure> {
     if verdict.is_none_or(|verdict| verdict == GOOD) { Ok(()) } else { Err(Failure::told()) }
 }
 
+impl From<SignWith> for Algorithm {
+    fn from(alg: SignWith) -> Self {
+        match alg {
+            SignWith::Eddsa => Self::EdDsa,
+            SignWith::Es256 => Self::Es256,
+        }
+    }
+}
+
 const GOOD: &str = "good";
 
 /// What a relay with this JWK set would say now: `good` or the reason code.
@@ -202,7 +153,12 @@ fn judge(token: &str, claims: &Claims, jwks: &Path, audience: Option<&str>) -> R
     keys.add_set(&claims.iss, &files::read_text(jwks)?).map_err(|error| Failure::runtime(format!("{}: {error}", jwks.display())))?;
     let first = claims.aud.first().map(String::as_str);
     let audience = audience.or(first).unwrap_or_default();
-    Ok(keys.verify_link(token, unix_now(), audience, LEEWAY).map_or_else(|refusal| refusal.code(), |_terms| GOOD))
+    Ok(match keys.verify_link(token, unix_now(), audience, LEEWAY) {
+        // It may only bring its customer back.
+        Ok(terms) if terms.lapsed => LinkRefusal::Expired.code(),
+        Ok(_terms) => GOOD,
+        Err(refusal) => refusal.code(),
+    })
 }
 
 fn explain(header: &Header, claims: &Claims, verdict: Option<&str>) -> Result<(), Failure> {
@@ -238,7 +194,7 @@ fn explain(header: &Header, claims: &Claims, verdict: Option<&str>) -> Result<()
 fn keys(args: &Keys) -> Result<(), Failure> {
     let key = match (&args.new, &args.key) {
         (Some(file), _) => {
-            let (key, pem) = SigningKey::generate().map_err(Failure::runtime)?;
+            let (key, pem) = SigningKey::generate_for(args.alg.into()).map_err(Failure::runtime)?;
             files::create(file, &pem, Readers::Owner)?;
             key
         }
@@ -259,8 +215,4 @@ fn is_token(argument: &Path) -> bool {
     let text = argument.to_string_lossy();
     let token = uri::token_in(&text);
     token.starts_with("eyJ") && token.matches('.').count() == 2
-}
-
-fn ttl(text: &str) -> Result<Duration, String> {
-    duration(text).filter(|ttl| ttl.as_secs() > 0).ok_or_else(|| "write a number and s, m, h or d, for example 1h".to_owned())
 }

@@ -7,10 +7,12 @@ use std::time::Duration;
 use super::process::AuditLog;
 use super::proxy::{Proxy, TransportChoice};
 use super::reader::{Document, Table};
+use super::relay::grants::read_label;
 use super::relay::{check_alternates, check_word};
 use super::tunnel::Tunnel;
 use super::tunnel_name::is_name;
 use super::{Confinement, Fault, Issuer, Log, Signers, Tls, TunnelTls};
+use crate::link::Label;
 use crate::proto::tunnel::policy::MAX_DENIED;
 
 /// The connector's configuration.
@@ -18,6 +20,8 @@ use crate::proto::tunnel::policy::MAX_DENIED;
 pub struct ConnectorConfig {
     /// Its name, for logs and status.
     pub name: String,
+    /// The first character of its short codes; without it there are none.
+    pub label: Option<Label>,
     /// Whether the process gives up what it does not need.
     pub confinement: Confinement,
     /// Path of the admin socket.
@@ -202,6 +206,7 @@ impl ConnectorConfig {
         if let Some(name) = &name {
             check_name(root, name);
         }
+        let label = read_label(root);
         let confinement = Confinement::read(root);
         let default_admin = PathBuf::from("/run/outgate-connector/admin.sock");
         let admin = root.or("admin", default_admin, "\"/run/outgate-connector/admin.sock\"");
@@ -221,6 +226,7 @@ impl ConnectorConfig {
         root.finish();
         Some(Self {
             name: name?,
+            label,
             confinement,
             admin,
             relays,

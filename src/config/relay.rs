@@ -11,11 +11,12 @@ use super::reader::{Document, Table};
 use super::tunnel::Tunnel;
 use super::value::is_plain_word;
 use super::{Confinement, Fault, Issuer, Log, Tls, TunnelTls};
+use crate::link::Label;
 use crate::proto::tunnel::{MAX_ALTERNATE_BYTES, MAX_ALTERNATES};
 
 pub mod access;
 pub mod clients;
-mod grants;
+pub(super) mod grants;
 
 use access::Access;
 use clients::Clients;
@@ -41,6 +42,8 @@ pub struct RelayConfig {
     pub alternates: Vec<String>,
     /// Served domains.
     pub domains: Vec<Domain>,
+    /// The connectors' labels, by which short codes find them.
+    pub labels: Vec<(Label, String)>,
     /// Who may sign links.
     pub issuers: Vec<Issuer>,
     /// How links are judged.
@@ -159,7 +162,7 @@ impl RelayConfig {
         let (tunnel, alternates) = read_tunnel(root);
         let issuers = Issuer::read_all(root);
         let mut domains = Domain::read_all(root);
-        grants::grant(root, &mut domains);
+        let labels = grants::grant(root, &mut domains);
         let link = Link::read(root);
         let limits = Limits::read(root);
         let log = Log::read(root);
@@ -175,6 +178,7 @@ impl RelayConfig {
             tunnel,
             alternates,
             domains,
+            labels,
             issuers,
             link,
             limits,

@@ -11,6 +11,7 @@ mod admission;
 mod agents;
 mod assign;
 mod backlog;
+mod comeback;
 mod command;
 mod deliver;
 mod ending;
@@ -23,9 +24,11 @@ mod relay_door;
 mod restore;
 mod session;
 mod setting;
+mod short_codes;
 mod status;
 mod step;
 mod stream;
+mod verified;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
@@ -39,20 +42,23 @@ use crate::store::{Op, SecretDigest, StreamKey};
 use super::agent_leg::Leg;
 
 use self::admission::Refusal;
-use self::links::Revoked;
+use self::links::{LinkUses, Revoked};
 use self::relay_door::RelayDoor;
 use self::session::Session;
+use self::short_codes::ShortCodes;
+use self::verified::VerifiedLinks;
 
 pub use super::bot::{BotConfig, BotRule};
 
-pub use self::links::{LiveSessions, Revocation, RevocationDone};
+pub use self::links::{LinkList, LinkStatus, LiveSessions, Revocation, RevocationDone};
 pub use self::relay_door::{OpenRate, Pending, Space, SpaceFloor};
 pub use self::setting::{AgentConfig, DeskConfig, DoorConfig, Entropy, Outside, QueueConfig, VerifyLink};
+pub use self::short_codes::{MadeCode, NewCode};
 
 pub(super) use self::hold::Hold;
 
 pub use self::status::{AgentStatus, Counters, QueueStatus, SessionStatus, Status};
-pub use self::step::{Audit, DoorEffect, Effect, Input, Now, RelayIndex, Step, StreamHandle};
+pub use self::step::{Audit, DoorEffect, Effect, Input, Now, RelayIndex, Step, StreamHandle, Told};
 
 /// How long an agent who vanished keeps the sessions.
 pub const AGENT_GRACE: Duration = Duration::from_secs(45);
@@ -86,13 +92,6 @@ enum Timer {
     Proof(LegId),
     Hold(LegId),
     Links,
-}
-
-/// How often a link was used, and until when that matters (seconds since the Unix epoch).
-#[derive(Clone, Copy, Debug, Default)]
-struct LinkUses {
-    count: u32,
-    expires: u64,
 }
 
 #[derive(Debug)]
@@ -141,6 +140,8 @@ pub struct Desk {
     /// Whether the store's disk is too full for new sessions.
     is_store_low: bool,
     link_uses: HashMap<[u8; 32], LinkUses>,
+    short_codes: ShortCodes,
+    verified: VerifiedLinks,
     /// Whether it is armed when uses of expired links are forgotten.
     links_due: bool,
     legs: BTreeMap<LegId, Leg>,
@@ -172,6 +173,8 @@ impl Desk {
             Input::AgentLost { stream } => self.agent_lost(stream),
             Input::AgentClosed { stream } => self.agent_closed(stream),
             Input::Revoke { ask, revocation } => self.revoke(ask, &revocation),
+            Input::MakeCode { ask, wanted } => self.make_code(ask, wanted),
+            Input::ListLinks { ask } => self.list_links(ask),
             Input::Space(space) => self.is_store_low = self.door.space.is_undercut(space),
             Input::Leave => self.is_leaving = true,
             Input::Timeout => {}

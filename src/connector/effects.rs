@@ -9,7 +9,7 @@ use crate::proto::tunnel::ConnectorCommand;
 use crate::telemetry::HOP;
 use crate::telemetry::audit::{Audit as AuditLog, Event, LinkMark};
 
-use super::desk::{Audit, DoorEffect, Effect, RevocationDone, StreamHandle};
+use super::desk::{Audit, DoorEffect, Effect, StreamHandle, Told};
 use super::dial_relay::Links;
 use super::policy::PolicySource;
 
@@ -73,14 +73,14 @@ pub(super) struct Asks(Arc<Mutex<Waiting>>);
 #[derive(Debug, Default)]
 struct Waiting {
     next: u64,
-    answers: HashMap<u64, oneshot::Sender<RevocationAnswer>>,
+    answers: HashMap<u64, oneshot::Sender<Answer>>,
 }
 
-type RevocationAnswer = Result<RevocationDone, String>;
+type Answer = Result<Told, String>;
 
 impl Asks {
     /// A number for a question, and where its answer comes.
-    pub(super) fn begin(&self) -> (u64, oneshot::Receiver<RevocationAnswer>) {
+    pub(super) fn begin(&self) -> (u64, oneshot::Receiver<Answer>) {
         let (sender, answer) = oneshot::channel();
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.answers.retain(|_, answer| !answer.is_closed());
@@ -90,7 +90,7 @@ impl Asks {
         (ask, answer)
     }
 
-    fn answer(&self, ask: u64, done: RevocationAnswer) {
+    fn answer(&self, ask: u64, done: Answer) {
         let answer = self.0.lock().unwrap_or_else(PoisonError::into_inner).answers.remove(&ask);
         if let Some(answer) = answer {
             // Whoever asked may have gone.
@@ -190,6 +190,7 @@ fn log(audit: &Audit) {
             tracing::info!(%session, code, queue, issuer, kid, "session opened");
         }
         Audit::SessionAttached { session, attachment } => tracing::info!(%session, attachment, "session attached again"),
+        Audit::TakenOver { session, was_attached } => tracing::info!(%session, was_attached, "session goes on with who presented its link"),
         Audit::SessionClosed { session, reason } => tracing::info!(%session, reason = reason.as_str(), "session closed"),
         Audit::Refused { queue, code, reason } => tracing::info!(queue, ?code, reason, "refused"),
         Audit::Taken { session, agent } => tracing::info!(%session, agent, "session taken"),
@@ -215,6 +216,9 @@ fn write(audit: Audit, log: &AuditLog) {
         }
         Audit::SessionAttached { session, attachment } => {
             log.record(Event::SessionAttached { session: session.to_string(), attachment });
+        }
+        Audit::TakenOver { session, was_attached } => {
+            log.record(Event::SessionTakenOver { session: session.to_string(), was_attached });
         }
         Audit::SessionClosed { session, reason } => {
             log.record(Event::SessionClosed { session: session.to_string(), reason: reason.as_str() });

@@ -243,6 +243,7 @@ fn desk(config: &ConnectorConfig, accounts: &AgentsConfig) -> DeskConfig {
     DeskConfig {
         agents_domain: config.agents.domain.clone(),
         door: DoorConfig {
+            label: config.label,
             issuers: config.issuers.iter().map(|issuer| issuer.iss.clone()).collect(),
             denied: denied(config),
             opens: OpenRate { per_second: config.limits.opens_per_second, burst: config.limits.opens_at_once },

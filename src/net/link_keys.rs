@@ -6,22 +6,22 @@
 //! [`SigningKey`] writes are RFC 7638 thumbprints.
 
 pub mod reload;
+mod signing;
 
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use std::{fmt, fs, io};
 
-use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der};
-use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, ThumbprintHash};
-use jsonwebtoken::{DecodingKey, EncodingKey, crypto};
-use zeroize::Zeroizing;
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm};
+use jsonwebtoken::{DecodingKey, crypto};
 
 use crate::config::Issuer;
-use crate::link::token::{self, Algorithm, Claims, Header, LinkRefusal, LinkTerms};
+use crate::link::token::{self, Algorithm, Header, LinkRefusal, LinkTerms};
+
+pub use self::signing::SigningKey;
 
 /// Keys of one set are few; a set beyond this is a mistake.
 const MAX_KEYS_PER_ISSUER: usize = 64;
@@ -247,88 +247,6 @@ impl PublicKey {
     }
 }
 
-/// A private key that signs links.
-pub struct SigningKey {
-    key: EncodingKey,
-    alg: Algorithm,
-    public: Jwk,
-    kid: String,
-}
-
-impl fmt::Debug for SigningKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SigningKey({} {}, MASKED)", self.alg.as_str(), self.kid)
-    }
-}
-
-impl SigningKey {
-    /// A new Ed25519 key, with its PKCS#8 PEM to be kept in a file of mode 0600.
-    ///
-    /// # Errors
-    /// No randomness.
-    pub fn generate() -> Result<(Self, Zeroizing<String>), LinkKeyError> {
-        let pair = Ed25519KeyPair::generate().map_err(|_unspecified| LinkKeyError::Unusable)?;
-        // Version 1 (RFC 5208) is what OpenSSL and other JWT libraries read.
-        let der: Pkcs8V1Der<'_> = pair.as_der().map_err(|_unspecified| LinkKeyError::Unusable)?;
-        let pem = Zeroizing::new(pem_of("PRIVATE KEY", der.as_ref()));
-        Ok((Self::from_pkcs8_pem(&pem)?, pem))
-    }
-
-    /// Reads an Ed25519 or P-256 private key in PKCS#8 PEM.
-    ///
-    /// # Errors
-    /// It is something else.
-    pub fn from_pkcs8_pem(pem: &str) -> Result<Self, LinkKeyError> {
-        if let Ok(key) = EncodingKey::from_ed_pem(pem.as_bytes()) {
-            return Self::ed25519(key);
-        }
-        let key = EncodingKey::from_ec_pem(pem.as_bytes()).map_err(|_other| LinkKeyError::NotASigningKey)?;
-        let public = Jwk::from_encoding_key(&key, jsonwebtoken::Algorithm::ES256).map_err(|_other_curve| LinkKeyError::NotASigningKey)?;
-        Self::new(key, Algorithm::Es256, public)
-    }
-
-    /// Signs `claims` and answers the token.
-    ///
-    /// # Errors
-    /// The library refused.
-    pub fn mint(&self, claims: &Claims) -> Result<String, LinkKeyError> {
-        let header = Header { alg: self.alg, kid: self.kid.clone() };
-        let signed = token::signing_input(&header, claims).map_err(|_not_json| LinkKeyError::Unusable)?;
-        let signature =
-            crypto::sign(signed.as_bytes(), &self.key, library_algorithm(self.alg)).map_err(|_refused| LinkKeyError::Unusable)?;
-        Ok(format!("{signed}.{signature}"))
-    }
-
-    /// The key's id, its RFC 7638 thumbprint.
-    pub fn kid(&self) -> &str {
-        &self.kid
-    }
-
-    /// The JWK set to publish: the public half alone.
-    pub fn public_set(&self) -> serde_json::Value {
-        serde_json::json!({ "keys": [self.public] })
-    }
-
-    fn ed25519(key: EncodingKey) -> Result<Self, LinkKeyError> {
-        let pair = Ed25519KeyPair::from_pkcs8(key.as_bytes()).map_err(|_rejected| LinkKeyError::NotASigningKey)?;
-        let x = URL_SAFE_NO_PAD.encode(pair.public_key().as_ref());
-        let public = serde_json::json!({ "kty": "OKP", "crv": "Ed25519", "x": x });
-        let public = serde_json::from_value(public).map_err(|_shape| LinkKeyError::Unusable)?;
-        Self::new(key, Algorithm::EdDsa, public)
-    }
-
-    fn new(key: EncodingKey, alg: Algorithm, mut public: Jwk) -> Result<Self, LinkKeyError> {
-        let kid = public.thumbprint(ThumbprintHash::SHA256).map_err(|_no_thumbprint| LinkKeyError::Unusable)?;
-        public.common.key_id = Some(kid.clone());
-        public.common.key_algorithm = Some(match alg {
-            Algorithm::EdDsa => KeyAlgorithm::EdDSA,
-            Algorithm::Es256 => KeyAlgorithm::ES256,
-        });
-        public.common.public_key_use = Some(jsonwebtoken::jwk::PublicKeyUse::Signature);
-        Ok(Self { key, alg, public, kid })
-    }
-}
-
 #[derive(serde::Deserialize)]
 struct RawSet {
     keys: Vec<serde_json::Value>,
@@ -359,189 +277,5 @@ fn library_algorithm(alg: Algorithm) -> jsonwebtoken::Algorithm {
     }
 }
 
-/// PEM (RFC 7468) with lines of 64 characters.
-fn pem_of(label: &str, der: &[u8]) -> String {
-    let text = base64::engine::general_purpose::STANDARD.encode(der);
-    let mut pem = format!("-----BEGIN {label}-----\n");
-    let mut rest = text.as_str();
-    while !rest.is_empty() {
-        let (line, after) = rest.split_at(rest.len().min(64));
-        pem.push_str(line);
-        pem.push('\n');
-        rest = after;
-    }
-    pem.push_str(&format!("-----END {label}-----\n"));
-    pem
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::link::token::Terms;
-
-    const NOW: u64 = 1_800_000_000;
-    const ISSUER: &str = "https://example.com";
-
-    #[test]
-    fn a_minted_link_is_verified_with_the_published_set() {
-        for key in [SigningKey::generate().unwrap().0, p256()] {
-            let keys = keys_of(ISSUER, &key);
-            let token = key.mint(&claims(ISSUER)).unwrap();
-            let terms = verify(&keys, &token).unwrap();
-            assert_eq!((terms.queue.as_str(), terms.kid.as_str()), ("support", key.kid()));
-        }
-    }
-
-    #[test]
-    fn a_changed_payload_or_signature_is_refused() {
-        let (key, _) = SigningKey::generate().unwrap();
-        let keys = keys_of(ISSUER, &key);
-        let token = key.mint(&claims(ISSUER)).unwrap();
-        let other = key.mint(&Claims { jti: "other".into(), ..claims(ISSUER) }).unwrap();
-        let (head, _) = token.rsplit_once('.').unwrap();
-        let (_, foreign) = other.rsplit_once('.').unwrap();
-        assert_eq!(verify(&keys, &format!("{head}.{foreign}")), Err(LinkRefusal::BadSignature));
-        assert_eq!(verify(&keys, &format!("{head}.")), Err(LinkRefusal::BadSignature));
-    }
-
-    #[test]
-    fn a_key_nobody_knows_is_refused() {
-        let keys = keys_of(ISSUER, &SigningKey::generate().unwrap().0);
-        let token = SigningKey::generate().unwrap().0.mint(&claims(ISSUER)).unwrap();
-        assert_eq!(verify(&keys, &token), Err(LinkRefusal::UnknownKey));
-    }
-
-    #[test]
-    fn an_issuer_cannot_sign_for_another() {
-        let (mine, _) = SigningKey::generate().unwrap();
-        let (theirs, _) = SigningKey::generate().unwrap();
-        let mut keys = keys_of(ISSUER, &mine);
-        keys.add_set("https://other.example", &theirs.public_set().to_string()).unwrap();
-        let forged = theirs.mint(&claims(ISSUER)).unwrap();
-        assert_eq!(verify(&keys, &forged), Err(LinkRefusal::Issuer));
-        assert!(verify(&keys, &theirs.mint(&claims("https://other.example")).unwrap()).is_ok());
-    }
-
-    #[test]
-    fn one_key_name_in_two_sets_does_not_mix_issuers() {
-        let (mine, _) = SigningKey::generate().unwrap();
-        let (theirs, _) = SigningKey::generate().unwrap();
-        let same_name = theirs.public_set().to_string().replace(theirs.kid(), mine.kid());
-        let mut keys = LinkKeys::default();
-        keys.add_set("https://other.example", &same_name).unwrap();
-        keys.add_set(ISSUER, &mine.public_set().to_string()).unwrap();
-        assert!(verify(&keys, &mine.mint(&claims(ISSUER)).unwrap()).is_ok());
-        let forged = mine.mint(&claims("https://other.example")).unwrap();
-        assert_eq!(verify(&keys, &forged), Err(LinkRefusal::Issuer));
-    }
-
-    #[test]
-    fn secrets_in_a_set_are_refused() {
-        let mut keys = LinkKeys::default();
-        for set in [
-            r#"{"keys":[{"kty":"oct","k":"c2VjcmV0","kid":"a","alg":"HS256"}]}"#,
-            r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"AA","d":"AA","kid":"a"}]}"#,
-        ] {
-            assert!(matches!(keys.add_set(ISSUER, set), Err(LinkKeyError::Private(1))));
-        }
-        assert!(matches!(keys.add_set(ISSUER, r#"{"keys":[]}"#), Err(LinkKeyError::NoneUsable)));
-        assert!(matches!(keys.add_set(ISSUER, "[]"), Err(LinkKeyError::NotASet(_))));
-        assert!(keys.is_empty());
-    }
-
-    #[test]
-    fn a_file_that_cannot_be_used_is_named() {
-        let folder = tempfile::tempdir().unwrap();
-        let issuer = Issuer { iss: ISSUER.into(), jwks: folder.path().join("set.json") };
-        let mut keys = LinkKeys::default();
-        let missing = keys.add_file(&issuer).unwrap_err().to_string();
-        assert!(missing.contains("set.json") && missing.starts_with("cannot read"), "{missing}");
-        fs::write(&issuer.jwks, "{}").unwrap();
-        let wrong = keys.add_file(&issuer).unwrap_err().to_string();
-        assert!(wrong.contains("set.json: not a JWK set"), "{wrong}");
-        let set = SigningKey::generate().unwrap().0.public_set().to_string();
-        fs::write(&issuer.jwks, set).unwrap();
-        keys.add_file(&issuer).unwrap();
-        assert_eq!(keys.len(), 1);
-    }
-
-    #[test]
-    fn a_rotated_key_is_read_by_content_and_a_broken_file_changes_nothing() {
-        let folder = tempfile::tempdir().unwrap();
-        let issuer = Issuer { iss: ISSUER.into(), jwks: folder.path().join("set.json") };
-        let (old, new) = (SigningKey::generate().unwrap().0, SigningKey::generate().unwrap().0);
-        fs::write(&issuer.jwks, old.public_set().to_string()).unwrap();
-        let files = LinkKeyFiles::open(std::slice::from_ref(&issuer)).unwrap();
-        assert!(!files.reload().unwrap());
-        fs::write(&issuer.jwks, "{\"keys\":").unwrap();
-        assert!(files.reload().is_err());
-        assert!(verify(&files.keys(), &old.mint(&claims(ISSUER)).unwrap()).is_ok());
-        fs::write(&issuer.jwks, new.public_set().to_string()).unwrap();
-        assert!(files.reload().unwrap());
-        assert!(verify(&files.keys(), &new.mint(&claims(ISSUER)).unwrap()).is_ok());
-        assert_eq!(verify(&files.keys(), &old.mint(&claims(ISSUER)).unwrap()), Err(LinkRefusal::UnknownKey));
-        assert_eq!(files.sets(), vec![(ISSUER.to_owned(), new.public_set().to_string())]);
-    }
-
-    #[test]
-    fn the_thumbprint_is_that_of_rfc_8037() {
-        let pem = pem_of("PRIVATE KEY", &rfc8037_key());
-        let key = SigningKey::from_pkcs8_pem(&pem).unwrap();
-        assert_eq!(key.kid(), "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
-        assert!(!key.public_set().to_string().contains("\"d\""));
-        assert!(!format!("{key:?}").contains("nWGxne"));
-    }
-
-    #[test]
-    fn what_is_no_signing_key_is_refused() {
-        for pem in ["", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"] {
-            assert!(matches!(SigningKey::from_pkcs8_pem(pem), Err(LinkKeyError::NotASigningKey)));
-        }
-    }
-
-    fn verify(keys: &LinkKeys, token: &str) -> Result<LinkTerms, LinkRefusal> {
-        keys.verify_link(token, NOW, "chat.example.com", Duration::ZERO)
-    }
-
-    #[test]
-    fn a_set_without_alg_is_taken_and_one_with_another_alg_is_not() {
-        let (key, _) = SigningKey::generate().unwrap();
-        let set = key.public_set().to_string();
-        let mut keys = LinkKeys::default();
-        keys.add_set(ISSUER, &set.replace(r#""alg":"EdDSA","#, "")).unwrap();
-        assert!(verify(&keys, &key.mint(&claims(ISSUER)).unwrap()).is_ok());
-        let other = set.replace("EdDSA", "RS256");
-        assert_ne!(other, set);
-        assert!(matches!(keys.add_set(ISSUER, &other), Err(LinkKeyError::NoneUsable)));
-    }
-
-    fn keys_of(issuer: &str, key: &SigningKey) -> LinkKeys {
-        let mut keys = LinkKeys::default();
-        keys.add_set(issuer, &key.public_set().to_string()).unwrap();
-        keys
-    }
-
-    fn claims(issuer: &str) -> Claims {
-        Claims {
-            iss: issuer.into(),
-            aud: vec!["chat.example.com".into()],
-            exp: NOW + 100,
-            nbf: None,
-            jti: "j1".into(),
-            sub: None,
-            outgate: Terms { queue: "support".into(), ..Terms::default() },
-        }
-    }
-
-    fn p256() -> SigningKey {
-        let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
-        SigningKey::from_pkcs8_pem(&pair.serialize_pem()).unwrap()
-    }
-
-    /// The private key of RFC 8037, appendix A.1, in PKCS#8 version 1.
-    fn rfc8037_key() -> Vec<u8> {
-        let seed = URL_SAFE_NO_PAD.decode("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A").unwrap();
-        let header = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
-        [&header[..], &seed].concat()
-    }
-}
+mod tests;

@@ -86,7 +86,7 @@ pub enum Lane {
 pub struct Admission {
     /// The served domain.
     pub domain: String,
-    /// The queue asked for; with a link, the queue that the relay read in it.
+    /// The queue asked for; with a link, the queue that the relay read in it; empty in a CHECK of a code.
     pub queue: String,
     /// What the customer presented.
     pub assertion: Assertion,
@@ -104,6 +104,8 @@ pub enum Assertion {
         /// The key id named in its header.
         kid: String,
     },
+    /// A short code. Never logged.
+    Code(String),
 }
 
 impl std::fmt::Debug for Assertion {
@@ -111,6 +113,7 @@ impl std::fmt::Debug for Assertion {
         match self {
             Self::Anonymous => f.write_str("Anonymous"),
             Self::Link { kid, .. } => write!(f, "Link {{ token: MASKED, kid: {kid:?} }}"),
+            Self::Code(_) => f.write_str("Code(MASKED)"),
         }
     }
 }
@@ -181,6 +184,18 @@ pub enum RefusalCode {
     /// The store is older than what was acknowledged.
     StoreRegressed,
 }
+
+/// What a customer who would be let in has come to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Welcome {
+    /// The queue that his code leads to; empty where the relay named it.
+    pub queue: String,
+    /// His link is for one session, and that lives: he asks for it with an attach that names no numbers, the link, and a new secret.
+    pub continues: bool,
+}
+
+/// The answer to a CHECK; a refusal has a sentence for the customer.
+pub type Verdict = Result<Welcome, (RefusalCode, String)>;
 
 /// An event's body, or its place where the body is gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -257,8 +272,8 @@ pub enum RelayEvent {
     TunnelUp { identity: Identity, epoch: u64, resumed: bool },
     /// The tunnel has no carrier now.
     TunnelDetached { identity: Identity },
-    /// The session stands.
-    OpenOk { session: SessionKey },
+    /// The session stands; the first event that its owner sends, or has sent, has number `in_first`.
+    OpenOk { session: SessionKey, in_first: u64 },
     /// The session was refused and is forgotten.
     OpenRefused { session: SessionKey, code: RefusalCode, text: String },
     /// The next outward event, in order, once.
@@ -272,8 +287,8 @@ pub enum RelayEvent {
     Fin { session: SessionKey, fin: Fin },
     /// The session is gone without an end of its own; nothing follows.
     Gone { session: SessionKey, reason: CloseReason },
-    /// Answer to a CHECK. `Err` with a sentence for the customer.
-    Verdict { check: CheckId, verdict: Result<(), (RefusalCode, String)> },
+    /// Answer to a CHECK.
+    Verdict { check: CheckId, verdict: Verdict },
     /// The connector is about to leave: it stops, or wants another carrier. Sessions stay; nothing need be done here.
     GoAway { identity: Identity, goaway: GoAway },
     /// A carrier must be closed: protocol fault, fenced, refused, or replaced.
@@ -301,7 +316,7 @@ pub enum ConnectorCommand {
     /// Ends the attachment.
     Reset { channel: ChannelId, code: ResetCode },
     /// Answers a CHECK (the id is the relay's).
-    Verdict { check: CheckId, verdict: Result<(), (RefusalCode, String)> },
+    Verdict { check: CheckId, verdict: Verdict },
 }
 
 /// What a tunnel tells the connector's desk.

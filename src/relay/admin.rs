@@ -127,6 +127,8 @@ impl Answer for StatusSource {
                 Err("a relay has keys for links from its files and its connectors: ask the connector".to_owned())
             }
             Request::Do(Action::Reload) => serde_json::to_value(self.reload.run(By::Command).await?).map_err(|error| error.to_string()),
+            Request::Get(Subject::Links) => Err("a relay keeps no links: ask the connector".to_owned()),
+            Request::Do(Action::MakeCode(_)) => Err("a relay makes no codes: ask the connector".to_owned()),
             Request::Do(Action::Revoke(_)) => Err("a relay takes no link back: ask the connector".to_owned()),
             Request::Do(Action::Reattach) => Err("a relay does not dial: ask the connector to reattach".to_owned()),
         }

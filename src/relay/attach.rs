@@ -19,7 +19,7 @@ use crate::net::entropy;
 use crate::proto::tunnel::policy::{PolicyNews, PolicyVerdict};
 use crate::proto::tunnel::{
     self, Admission, CarrierId, CheckId, Fin, GoAway, GoAwayReason, Identity, Open, RefusalCode, RelayCommand, RelayEnd, RelayEvent,
-    SessionKey, TunnelStats,
+    SessionKey, TunnelStats, Verdict,
 };
 use crate::session::CloseReason;
 use crate::telemetry::audit::{Audit, Event};
@@ -50,8 +50,6 @@ const LOGGED_CLAIMS: usize = 16;
 
 /// How long the last frames may take to leave when the relay stops.
 const LAST_WORDS: Duration = Duration::from_millis(500);
-
-type Verdict = Result<(), (RefusalCode, String)>;
 
 /// The tunnels' owner.
 pub struct TunnelOwner {
@@ -278,7 +276,7 @@ impl TunnelOwner {
         }
         while let Some(event) = self.end.poll_event() {
             match &event {
-                RelayEvent::OpenOk { session }
+                RelayEvent::OpenOk { session, .. }
                 | RelayEvent::Data { session, .. }
                 | RelayEvent::Handled { session, .. }
                 | RelayEvent::OwnHandled { session, .. } => self.pass_on(*session, event),

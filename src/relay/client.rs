@@ -243,8 +243,8 @@ impl Client {
             RelayEvent::Fin { fin, .. } => self.handle_fin(&fin, now),
             RelayEvent::OpenRefused { text, .. } => self.leave(&text, "open-refused", now),
             RelayEvent::Gone { reason, .. } => self.handle_gone(reason, now),
-            RelayEvent::OpenOk { .. }
-            | RelayEvent::OwnHandled { .. }
+            RelayEvent::OpenOk { in_first, .. } => self.inward.opened(in_first),
+            RelayEvent::OwnHandled { .. }
             | RelayEvent::TunnelUp { .. }
             | RelayEvent::TunnelDetached { .. }
             | RelayEvent::GoAway { .. }
@@ -495,11 +495,14 @@ impl Client {
 
     fn handle_gone(&mut self, reason: CloseReason, now: Instant) {
         let text = match reason {
+            // Somebody came with the same proof: the conversation is his now (RFC 6120 §4.9.3.3).
+            CloseReason::CustomerLost => {
+                return self.end_with_error("conflict", "This conversation was opened in another program.", "moved");
+            }
             CloseReason::DetachExpired => "The connection to the company was lost for too long. Please come again.",
             CloseReason::StoreRegressed
             | CloseReason::Fault
             | CloseReason::CustomerLeft
-            | CloseReason::CustomerLost
             | CloseReason::AgentDone
             | CloseReason::Shutdown => "This conversation had to be ended. Please come again.",
         };

@@ -133,7 +133,7 @@ async fn arrive(shared: &Shared, tunnels: &Tunnels, mut socket: TcpStream, ends:
         return Err(DENIED);
     }
     // The negotiation never claims success without a login.
-    let Admitted { admission, identity, contact, denied, issuer } = admitted.ok_or("fault")?;
+    let Admitted { admission, identity, contact, denied, issuer, continues } = admitted.ok_or("fault")?;
     let hello = arrived.greeting.as_ref().map(|greeting| greeting.fingerprint);
     let screening = Screening { knowledge: shared.software.knowledge(), denied, hello };
     let ja4 = hello.map(|hello| hello.ja4.to_string());
@@ -141,7 +141,7 @@ async fn arrive(shared: &Shared, tunnels: &Tunnels, mut socket: TcpStream, ends:
     let (audit, queue) = (shared.log.audit(), contact.jid.clone());
     audit.record(Event::Admitted { address: audit.place(peer.ip()), queue: queue.clone(), link: mark_of(&admission, &issuer), ja4 });
     let open = Open {
-        kind: OpenKind::New { open_id: OpenId(entropy::sixteen()), secret: SessionSecret(entropy::sixteen()) },
+        kind: kind_of(continues),
         admission: admission.clone(),
         client_addr: peer,
         local_addr: local,
@@ -165,6 +165,16 @@ async fn arrive(shared: &Shared, tunnels: &Tunnels, mut socket: TcpStream, ends:
     let client = Client::new(settings, now());
     let (stream, reader, tunnels) = (arrived.stream, arrived.reader, tunnels.clone());
     Ok(Box::new(Live { stream, reader, client, tunnels, events, identity, queue, peer, sent: 0, began: None }))
+}
+
+/// A new session; or the one that lives, of which only the connector knows the numbers.
+fn kind_of(continues: bool) -> OpenKind {
+    let secret = SessionSecret(entropy::sixteen());
+    if continues {
+        OpenKind::Attach { secret, in_next: 0, out_next: 0, client_h: None, attachment: 0 }
+    } else {
+        OpenKind::New { open_id: OpenId(entropy::sixteen()), secret }
+    }
 }
 
 /// Learns from a trusted proxy who the client is, and whether it may connect.
@@ -206,6 +216,7 @@ fn link_of(login: &Login) -> Option<String> {
 fn mark_of(admission: &Admission, issuer: &str) -> Option<LinkMark> {
     match &admission.assertion {
         Assertion::Link { token, kid } => Some(LinkMark { issuer: issuer.to_owned(), kid: kid.clone(), hash: link_hash(token) }),
+        Assertion::Code(code) => Some(LinkMark { issuer: issuer.to_owned(), kid: String::new(), hash: link_hash(code) }),
         Assertion::Anonymous => None,
     }
 }
@@ -218,7 +229,7 @@ impl Judge for CustomerJudge<'_> {
     async fn verify(&mut self, login: Login) -> Result<(), SaslFailure> {
         self.is_anonymous = matches!(login, Login::Anonymous { .. });
         let link = link_of(&login);
-        match self.shared.door.judge(login, self.tunnels, unix_seconds()).await {
+        match self.shared.door.judge(login, self.peer.ip(), self.tunnels, unix_seconds()).await {
             Ok(admitted) => {
                 self.admitted = Some(admitted);
                 Ok(())

@@ -3,22 +3,27 @@
 //! Order: the link (or the public queue), then the queue, then revocations, then the connector's word through CHECK. Nothing is
 //! counted as a use here: the connector does that at OPEN.
 //!
+//! A short code is the connector's to judge: its label tells whose, and nobody is asked for a network that tried too many wrong ones.
+//!
 //! A link is good with a key of the relay's own files, for every queue; or with one that a connector pushed, for the queues that the
 //! files grant to that connector. Without either the door is closed.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::fingerprint::Denial;
-use crate::link::{LinkRefusal, LinkTerms};
-use crate::proto::tunnel::{Admission, Assertion, Identity, RefusalCode};
+use crate::link::code::CODE_ISSUER;
+use crate::link::{LinkCode, LinkRefusal, LinkTerms};
+use crate::proto::tunnel::{Admission, Assertion, Identity, RefusalCode, Welcome};
 use crate::proto::xmpp::negotiation::{Login, Mechanism};
 use crate::proto::xmpp::sasl::{SaslCondition, SaslFailure};
 use crate::proto::xmpp::server::Contact;
 
 use super::attach::{CheckAnswer, Tunnels};
 use super::client::Attachment;
+use super::codes::Codes;
 use super::policies::Policies;
 use super::settings::{ServedDomain, ServedQueue, VerifyLink};
 
@@ -28,6 +33,7 @@ const ROSTER_GROUP: &str = "Support";
 /// Judges logins.
 pub struct Door {
     domains: BTreeMap<String, ServedDomain>,
+    codes: Codes,
     /// With the keys of the relay's own files, where it has any.
     verify_link: Option<Arc<VerifyLink>>,
     policies: Arc<Policies>,
@@ -53,6 +59,20 @@ pub struct Admitted {
     pub denied: Arc<[Denial]>,
     /// Who signed his link; empty for public entry.
     pub issuer: String,
+    /// His link is for one session, which lives: he asks for that one.
+    pub continues: bool,
+}
+
+/// What the relay alone can tell of a login: whom to ask, and about what.
+#[derive(Debug)]
+struct Asked<'a> {
+    served: &'a ServedDomain,
+    identity: Identity,
+    admission: Admission,
+    /// Who signed the link; empty for public entry.
+    issuer: String,
+    /// Why the link would be refused, but to bring its customer back to a session that lives.
+    only_to_return: Option<LinkRefusal>,
 }
 
 /// A customer who may not.
@@ -66,20 +86,36 @@ pub struct Refusal {
 
 impl Door {
     /// A door for these domains.
-    pub fn new(domains: Vec<ServedDomain>, verify_link: Option<Arc<VerifyLink>>, policies: Arc<Policies>, check_within: Duration) -> Self {
+    pub fn new(
+        domains: Vec<ServedDomain>,
+        codes: Codes,
+        verify_link: Option<Arc<VerifyLink>>,
+        policies: Arc<Policies>,
+        check_within: Duration,
+    ) -> Self {
         let domains = domains.into_iter().map(|domain| (domain.name.clone(), domain)).collect();
-        Self { domains, verify_link, policies, check_within }
+        Self { domains, codes, verify_link, policies, check_within }
     }
 
-    /// Judges a login at `unix_seconds`.
-    pub async fn judge(&self, login: Login, tunnels: &Tunnels, unix_seconds: u64) -> Result<Admitted, Refusal> {
-        let admitted = self.terms(login, unix_seconds)?;
-        if tunnels.attachment(&admitted.identity) == Attachment::Detached {
+    /// Judges a login of `customer` at `unix_seconds`.
+    pub async fn judge(&self, login: Login, customer: IpAddr, tunnels: &Tunnels, unix_seconds: u64) -> Result<Admitted, Refusal> {
+        let Asked { served, identity, admission, issuer, only_to_return } = self.terms(login, customer, unix_seconds)?;
+        if tunnels.attachment(&identity) == Attachment::Detached {
             return Err(no_tunnel("no-tunnel"));
         }
-        match tunnels.check(admitted.identity.clone(), Box::new(admitted.admission.clone()), self.check_within).await {
-            CheckAnswer::Accepted => Ok(admitted),
-            CheckAnswer::Refused(code, text) => Err(refused_by_connector(code, &text)),
+        let is_code = matches!(admission.assertion, Assertion::Code(_));
+        match tunnels.check(identity.clone(), Box::new(admission.clone()), self.check_within).await {
+            CheckAnswer::Accepted(welcome) => match only_to_return {
+                Some(refusal) if !welcome.continues => Err(bad_link(refusal)),
+                Some(_) | None => self.admitted(served, &identity, admission, welcome).map(|admitted| Admitted { issuer, ..admitted }),
+            },
+            CheckAnswer::Refused(code, text) => {
+                if is_code && code == RefusalCode::BadLink {
+                    self.codes.was_wrong(customer);
+                }
+                // Refused in any case, and here it is known why.
+                Err(only_to_return.filter(|_| code == RefusalCode::BadLink).map_or_else(|| refused_by_connector(code, &text), bad_link))
+            }
             CheckAnswer::Unanswered => Err(no_tunnel("check-unanswered")),
         }
     }
@@ -94,18 +130,14 @@ impl Door {
     }
 
     /// What the relay can tell without asking.
-    fn terms(&self, login: Login, unix_seconds: u64) -> Result<Admitted, Refusal> {
+    fn terms(&self, login: Login, customer: IpAddr, unix_seconds: u64) -> Result<Asked<'_>, Refusal> {
         match login {
-            Login::Plain { domain, user: _, password } => {
+            Login::Plain { domain, user, password } => {
                 let served = self.domain(&domain)?;
-                let link = self.verified(served, &password, unix_seconds)?;
-                let queue = find(served, &link.queue)?;
-                let pushed = self.policies.of(connector_of(queue));
-                if pushed.is_some_and(|pushed| pushed.is_revoked(&link)) {
-                    return Err(bad_link(LinkRefusal::Revoked));
+                match code_of(&user, &password) {
+                    Some(code) => self.terms_of_code(served, &code, customer),
+                    None => self.terms_of_link(served, password, unix_seconds),
                 }
-                let assertion = Assertion::Link { token: password, kid: link.kid };
-                Ok(self.admitted(served, queue, assertion, link.issuer))
             }
             Login::Anonymous { domain } => {
                 let served = self.domain(&domain)?;
@@ -114,9 +146,31 @@ impl Door {
                 if self.verify_link.is_none() && self.policies.of(connector_of(queue)).is_none() {
                     return Err(closed());
                 }
-                Ok(self.admitted(served, queue, Assertion::Anonymous, String::new()))
+                let admission = Admission { domain: served.name.clone(), queue: queue.id.clone(), assertion: Assertion::Anonymous };
+                Ok(Asked { served, identity: connector_of(queue).clone(), admission, issuer: String::new(), only_to_return: None })
             }
         }
+    }
+
+    fn terms_of_link<'a>(&'a self, served: &'a ServedDomain, token: String, unix_seconds: u64) -> Result<Asked<'a>, Refusal> {
+        let link = self.verified(served, &token, unix_seconds)?;
+        let queue = find(served, &link.queue)?;
+        let is_revoked = self.policies.of(connector_of(queue)).is_some_and(|pushed| pushed.is_revoked(&link));
+        let refusal = if is_revoked { Some(LinkRefusal::Revoked) } else { link.lapsed.then_some(LinkRefusal::Expired) };
+        // A link for one session brings its customer back as long as that lives, which the connector knows.
+        if let Some(refusal) = refusal.filter(|_| link.max_sessions != Some(1)) {
+            return Err(bad_link(refusal));
+        }
+        let (issuer, assertion) = (link.issuer, Assertion::Link { token, kid: link.kid });
+        let admission = Admission { domain: served.name.clone(), queue: queue.id.clone(), assertion };
+        Ok(Asked { served, identity: connector_of(queue).clone(), admission, issuer, only_to_return: refusal })
+    }
+
+    fn terms_of_code<'a>(&'a self, served: &'a ServedDomain, code: &LinkCode, customer: IpAddr) -> Result<Asked<'a>, Refusal> {
+        let identity = self.codes.may_ask(code, customer)?.clone();
+        let assertion = Assertion::Code(code.as_str().to_owned());
+        let admission = Admission { domain: served.name.clone(), queue: String::new(), assertion };
+        Ok(Asked { served, identity, admission, issuer: CODE_ISSUER.to_owned(), only_to_return: None })
     }
 
     /// The terms of a link that a key vouches for which may speak for its queue.
@@ -140,16 +194,23 @@ impl Door {
         }
     }
 
-    fn admitted(&self, domain: &ServedDomain, queue: &ServedQueue, assertion: Assertion, issuer: String) -> Admitted {
-        let identity = connector_of(queue).clone();
-        let denied = self.policies.of(&identity).map_or_else(|| Arc::from([]), |pushed| pushed.denied());
-        Admitted {
-            admission: Admission { domain: domain.name.clone(), queue: queue.id.clone(), assertion },
-            identity,
+    /// Who is welcome, at the queue that his connector named for a code or that the relay read in a link.
+    fn admitted(&self, domain: &ServedDomain, identity: &Identity, asked: Admission, welcome: Welcome) -> Result<Admitted, Refusal> {
+        let id = if matches!(asked.assertion, Assertion::Code(_)) { welcome.queue } else { asked.queue };
+        let queue = find(domain, &id)?;
+        if connector_of(queue) != identity {
+            tracing::warn!(identity = %identity.0, reason = "code-foreign-queue", "a code leads to another connector's queue");
+            return Err(Refusal { reason: "code-foreign-queue", ..bad_link(LinkRefusal::Queue) });
+        }
+        let denied = self.policies.of(identity).map_or_else(|| Arc::from([]), |pushed| pushed.denied());
+        Ok(Admitted {
+            admission: Admission { domain: domain.name.clone(), queue: id, assertion: asked.assertion },
+            identity: identity.clone(),
             contact: Contact { jid: format!("{}@{}", queue.id, domain.name), name: queue.name.clone(), group: ROSTER_GROUP.to_owned() },
             denied,
-            issuer,
-        }
+            issuer: String::new(),
+            continues: welcome.continues,
+        })
     }
 
     fn domain(&self, name: &str) -> Result<&ServedDomain, Refusal> {
@@ -166,6 +227,11 @@ fn find<'a>(domain: &'a ServedDomain, id: &str) -> Result<&'a ServedQueue, Refus
 /// least loaded belongs here.
 fn connector_of(queue: &ServedQueue) -> &Identity {
     &queue.identity
+}
+
+/// The code that is presented, as a password or as the name before the at sign. A token is no code, and goes before the name.
+fn code_of(user: &str, password: &str) -> Option<LinkCode> {
+    LinkCode::parse(password).or_else(|| LinkCode::parse(user).filter(|_| !password.contains('.')))
 }
 
 fn bad_link(refusal: LinkRefusal) -> Refusal {
@@ -185,7 +251,7 @@ fn bad_link(refusal: LinkRefusal) -> Refusal {
     Refusal { reason: refusal.code(), failure: SaslFailure { condition, text: refusal.sentence().to_owned() } }
 }
 
-fn not_authorized(reason: &'static str, text: &str) -> Refusal {
+pub(super) fn not_authorized(reason: &'static str, text: &str) -> Refusal {
     Refusal { reason, failure: SaslFailure { condition: SaslCondition::NotAuthorized, text: text.to_owned() } }
 }
 
@@ -198,7 +264,7 @@ fn closed() -> Refusal {
     no_tunnel("door-closed")
 }
 
-fn temporary(reason: &'static str, text: &str) -> Refusal {
+pub(super) fn temporary(reason: &'static str, text: &str) -> Refusal {
     Refusal { reason, failure: SaslFailure { condition: SaslCondition::TemporaryAuthFailure, text: text.to_owned() } }
 }
 

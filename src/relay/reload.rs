@@ -94,7 +94,7 @@ fn differing(running: &RelayConfig, read: &RelayConfig) -> Vec<&'static str> {
         ("tls", running.tls != read.tls),
         ("tunnel_tls", running.tunnel_tls != read.tunnel_tls),
         ("tunnel", running.tunnel != read.tunnel || running.alternates != read.alternates),
-        ("domain", running.domains != read.domains),
+        ("domain", running.domains != read.domains || running.labels != read.labels),
         ("issuer", running.issuers != read.issuers),
         ("link", running.link != read.link),
         ("limits", running.limits != read.limits),

@@ -1,5 +1,6 @@
 //! What the relay is given at its start: everything that needs a file, a name or a socket is resolved before.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use crate::config::{Confinement, RelayConfig};
-use crate::link::{LinkRefusal, LinkTerms};
+use crate::link::{Label, LinkRefusal, LinkTerms};
 use crate::net::allow_files::AllowFiles;
 use crate::net::carrier::{CarrierInput, Carriers, Writable};
 use crate::net::certificates::reload::Shown;
@@ -25,6 +26,8 @@ use super::software_policy::SoftwarePolicy;
 pub struct RelaySettings {
     /// The served domains.
     pub domains: Vec<ServedDomain>,
+    /// The connectors by the first character of their short codes.
+    pub labels: BTreeMap<Label, Identity>,
     /// Judges a signed link with the relay's own keys; `None` where it has none and only connectors push some.
     pub verify_link: Option<Arc<VerifyLink>>,
     /// The files of these keys, to be read again.

@@ -66,6 +66,7 @@ pub fn settings_of(config: &RelayConfig, inherited: &mut Inherited) -> anyhow::R
     };
     Ok(RelaySettings {
         domains: config.domains.iter().map(served).collect(),
+        labels: config.labels.iter().map(|(label, connector)| (*label, Identity(connector.clone()))).collect(),
         verify_link: link_files.as_ref().map(|files| verifier(files, leeway)),
         link_files,
         leeway,

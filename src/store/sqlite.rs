@@ -9,6 +9,7 @@
 //!
 //! A lock file beside the database keeps a second process out. Not here: erasure and retention.
 
+mod links;
 mod load;
 mod marks;
 mod operation;

@@ -103,6 +103,30 @@ fn a_link_is_read_from_stdin_and_never_from_an_argument() {
 }
 
 #[test]
+fn a_link_of_a_p256_key_is_good_and_shows_where_it_leads_with_a_picture_on_demand() {
+    let place = Place::new();
+    let set: Value = serde_json::from_str(&place.ok(&["link", "keys", "--new", "issuer-key.pem", "--alg", "es256"])).unwrap();
+    assert_eq!((set["keys"][0]["kty"].as_str(), set["keys"][0]["alg"].as_str()), (Some("EC"), Some("ES256")));
+    place.write("issuer.jwks.json", &set.to_string());
+    let link = place.link(&[]);
+    let token = link["token"].as_str().unwrap();
+    assert_eq!(link["page"], format!("https://chat.example.com/l/{token}"));
+    assert_eq!(link["irc"], "ircs://chat.example.com:6697/support,isnick");
+    place.write("link.txt", token);
+    assert!(place.ok(&["link", "show", "--jwks", "issuer.jwks.json", "link.txt"]).contains("verdict  good"));
+
+    let wanted = ["link", "new", "--issuer", "https://example.com", "--key", "issuer-key.pem", "--audience", "chat.example.com"];
+    let shown = |more: &[&str]| place.ok(&[&wanted[..], &["--queue", "support"], more].concat());
+    assert!(!shown(&[]).contains('\u{2588}'));
+    for picture in [&["--qr"][..], &["--qr=account"]] {
+        let shown = shown(picture);
+        assert!(shown.contains("\nexpires  ") && shown.lines().filter(|line| line.contains('\u{2588}')).count() > 20, "{shown}");
+    }
+    let unsigned = place.outgate(&["link", "new", "--queue", "support"]);
+    assert_eq!(unsigned.code, 2, "{unsigned:?}");
+}
+
+#[test]
 fn link_keys_publishes_the_public_half_and_keeps_the_file() {
     let place = Place::new();
     let set: Value = serde_json::from_str(&place.ok(&["link", "keys", "--new", "key.pem"])).unwrap();

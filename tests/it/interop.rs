@@ -11,4 +11,4 @@ mod needs;
 pub(crate) mod prosody;
 
 pub(crate) use driver::{Driver, Event, Kind, Login, Tls};
-pub(crate) use needs::Needs;
+pub(crate) use needs::{Needs, drivers_home};

@@ -3,11 +3,12 @@
 pub(crate) mod connector;
 pub(crate) mod customer;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use outgate::config::Confinement;
-use outgate::link::{LinkRefusal, LinkTerms};
+use outgate::link::{Label, LinkRefusal, LinkTerms};
 use outgate::net::allow_files::AllowFiles;
 use outgate::net::listener::Listener;
 use outgate::proto::tunnel::{self, Identity, RefusalCode};
@@ -260,6 +261,7 @@ impl Rig {
                 public_queue: Some("hello".to_owned()),
                 queues: vec![queue("billing"), queue("hello")],
             }],
+            labels: BTreeMap::from([(Label::parse("k").unwrap(), Identity(IDENTITY.to_owned()))]),
             verify_link: Some(Arc::new(verify)),
             link_files: None,
             leeway: Duration::ZERO,
@@ -333,5 +335,6 @@ fn verify(token: &str, _domain: &str, _now: u64) -> Result<LinkTerms, LinkRefusa
         reason: None,
         max_sessions: None,
         expires: u64::MAX,
+        lapsed: false,
     })
 }

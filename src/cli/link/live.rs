@@ -1,16 +1,17 @@
-//! What `outgate link` asks of a running connector: to take a link back, and which keys it trusts.
+//! What `outgate link` asks of a running connector: to take a link back, which codes and links it knows, and which keys it trusts.
 
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
 use crate::admin::{Action, Request, Response, RevokeLink, Subject};
+use crate::cli::clock::rfc3339;
 use crate::cli::{Failure, output, secret, status};
 use crate::link::token;
 use crate::link::uri;
 
 /// The connector's admin socket where none is named.
-const SOCKET: &str = "/run/outgate-connector/admin.sock";
+pub(super) const SOCKET: &str = "/run/outgate-connector/admin.sock";
 
 /// Arguments of `outgate link revoke`.
 #[derive(Debug, clap::Args)]
@@ -30,6 +31,46 @@ pub(super) struct Revoke {
     /// One JSON object.
     #[arg(long)]
     json: bool,
+}
+
+/// Arguments of `outgate link list`.
+#[derive(Debug, clap::Args)]
+pub(super) struct List {
+    /// The connector's admin socket.
+    #[arg(long, value_name = "PATH", default_value = SOCKET)]
+    socket: PathBuf,
+    /// One JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Shows codes and used links: names and numbers, never what lets anyone in.
+pub(super) fn list(args: &List) -> Result<(), Failure> {
+    let told = ask(&args.socket, Request::Get(Subject::Links))?;
+    if args.json {
+        return output::line(Value::Object(told));
+    }
+    let links = told.get("links").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    if !links.is_empty() {
+        output::line(row("STATE", "USES", "LIVE", "UNTIL", "QUEUE", "ISSUER", "ID"))?;
+    }
+    for link in links {
+        let text = |name: &str| link.get(name).and_then(Value::as_str).unwrap_or_default().escape_debug().to_string();
+        let number = |name: &str| link.get(name).and_then(Value::as_u64);
+        let uses = number("uses").unwrap_or_default();
+        let uses = number("max_sessions").map_or_else(|| uses.to_string(), |most| format!("{uses} of {most}"));
+        let live = if link.get("live").and_then(Value::as_bool) == Some(true) { "yes" } else { "no" };
+        let until = rfc3339(number("expires").unwrap_or_default());
+        output::line(row(&text("state"), &uses, live, &until, &text("queue"), &text("issuer"), &text("jti")))?;
+    }
+    match told.get("left_out").and_then(Value::as_u64) {
+        None | Some(0) => Ok(()),
+        Some(more) => output::line(format!("and {more} that end later")),
+    }
+}
+
+fn row(state: &str, uses: &str, live: &str, until: &str, queue: &str, issuer: &str, id: &str) -> String {
+    format!("{state:<8} {uses:<10} {live:<4} {until:<20} {queue:<12} {issuer:<24} {id}")
 }
 
 /// Takes a link back.
@@ -81,7 +122,7 @@ pub(super) fn keys(socket: Option<&Path>, json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-fn ask(socket: &Path, request: Request) -> Result<Map<String, Value>, Failure> {
+pub(super) fn ask(socket: &Path, request: Request) -> Result<Map<String, Value>, Failure> {
     match status::ask(socket, request)? {
         Response::Status(told) => Ok(told),
         Response::Error(refusal) => Err(Failure::runtime(refusal.error)),

@@ -3,18 +3,35 @@
 use super::super::TunnelName;
 use super::super::reader::Table;
 use super::{Domain, QueueGrant};
+use crate::link::Label;
 
 /// What one connector is granted.
 #[derive(Debug)]
 struct Connector {
     identity: String,
     queues: Vec<String>,
+    label: Option<Label>,
+}
+
+/// `label`: the first character of a connector's short codes.
+pub(in crate::config) fn read_label(table: &Table<'_>) -> Option<Label> {
+    let text: String = table.optional("label", "\"k\"")?;
+    let label = Label::parse(&text);
+    if label.is_none() {
+        table.fault(
+            "label",
+            format!("`label = \"{text}\"` is no label"),
+            "write one lower-case letter or digit, but none of i, l, o and u",
+        );
+    }
+    label
 }
 
 /// Gives each queue its connector; reports queues without one, with two, and grants of what no domain has.
-pub(super) fn grant(root: &Table<'_>, domains: &mut [Domain]) {
+pub(super) fn grant(root: &Table<'_>, domains: &mut [Domain]) -> Vec<(Label, String)> {
     let tables = root.tables("connector");
     root.distinct(&tables, "identity");
+    root.distinct(&tables, "label");
     let domain_tables = root.tables("domain");
     let is_whole = domains.len() == domain_tables.len()
         && domains.iter().zip(&domain_tables).all(|(domain, table)| domain.queues.len() == table.tables("queue").len());
@@ -36,6 +53,7 @@ pub(super) fn grant(root: &Table<'_>, domains: &mut [Domain]) {
     if is_whole && connectors.iter().all(Option::is_some) {
         report_ungranted(&domain_tables, domains);
     }
+    connectors.into_iter().flatten().filter_map(|connector| Some((connector.label?, connector.identity))).collect()
 }
 
 /// Grants the queues that `claim` names, "support" or "support@chat.example.com"; tells how many it names.
@@ -77,10 +95,11 @@ impl Connector {
         let identity: Option<TunnelName> = table.required("identity", "\"outgate://example/connector/lan1\"");
         let has_queues = table.has("queues");
         let queues: Option<Vec<String>> = table.list("queues", "\"support\"");
+        let label = read_label(table);
         table.finish();
         if !has_queues || queues.as_ref().is_some_and(Vec::is_empty) {
             table.fault("queues", "this connector is granted no queue".into(), "write `queues = [\"support\"]`");
         }
-        Some(Self { identity: identity?.to_string(), queues: queues? })
+        Some(Self { identity: identity?.to_string(), queues: queues?, label })
     }
 }

@@ -4,19 +4,19 @@ use aws_lc_rs::digest::{SHA256, digest};
 
 use super::relay_door::{RelayDoor, Signature, busy};
 use super::session::Session;
-use super::{Audit, Desk, DoorEffect, Effect, LINKS_EVERY, Pending, RelayIndex, SOFTWARE_WITHIN, Timer};
+use super::{Audit, Desk, DoorEffect, Effect, Pending, RelayIndex, SOFTWARE_WITHIN, Timer};
 use crate::fingerprint::{ClientSoftware, Denial};
 use crate::im::Availability;
 use crate::link::{LinkRefusal, LinkTerms};
 use crate::names::{shown_line, shown_name};
-use crate::proto::tunnel::{Admission, Assertion, ChannelId, ConnectorCommand, Open, OpenKind, RefusalCode, ResetCode};
+use crate::proto::tunnel::{Admission, Assertion, ChannelId, ConnectorCommand, Open, OpenKind, RefusalCode, ResetCode, Welcome};
 use crate::session::{OpenId, SessionId, SessionSecret};
 use crate::store::{Op, Place, SecretDigest, SessionRecord};
 use crate::telemetry::audit::link_hash;
 
 /// Longest name or reason taken over from a link, in characters. Its issuer is trusted, but what it puts into a link a visitor may
 /// have typed.
-const MAX_LINK_TEXT: usize = 120;
+pub(super) const MAX_LINK_TEXT: usize = 120;
 
 /// Longest name, version or system of a client's software, in characters.
 const MAX_SOFTWARE_TEXT: usize = 64;
@@ -32,39 +32,82 @@ pub(super) struct Refusal {
     pub(super) text: String,
 }
 
+/// What terms of entry come to.
+#[derive(Debug)]
+pub(super) struct Entry {
+    /// Those of the link or the code; `None` for public entry.
+    pub(super) terms: Option<LinkTerms>,
+    /// The queue.
+    pub(super) queue: String,
+    /// The live session of a link for one.
+    pub(super) continues: Option<SessionId>,
+}
+
 impl Desk {
     /// Judges a CHECK: nothing is counted but the question itself.
-    pub(super) fn check(&mut self, relay: RelayIndex, admission: &Admission) -> Result<(), Refusal> {
+    pub(super) fn check(&mut self, relay: RelayIndex, admission: &Admission) -> Result<Welcome, Refusal> {
         self.takes_sessions()?;
         let now = self.now.instant;
         self.relay_door(relay).check(now)?;
-        self.judge(admission).map(|_| ())
+        let entry = self.judge(admission)?;
+        let queue = if matches!(admission.assertion, Assertion::Code(_)) { entry.queue } else { String::new() };
+        Ok(Welcome { queue, continues: entry.continues.is_some() })
     }
 
-    /// Judges terms of entry without counting anything: the link's terms, or `None` for public entry. What the relay says of the
-    /// link beside the token itself counts for nothing.
-    pub(super) fn judge(&self, admission: &Admission) -> Result<Option<LinkTerms>, Refusal> {
-        let key = (admission.domain.clone(), admission.queue.clone());
-        let Some(queue) = self.queues.get(&key) else {
-            return Err(refusal(RefusalCode::NoQueue, "no-queue", "There is no such queue here."));
+    /// Judges terms of entry without counting anything. What the relay says of the link beside the token itself counts for nothing.
+    pub(super) fn judge(&mut self, admission: &Admission) -> Result<Entry, Refusal> {
+        let Some(terms) = self.terms(admission)? else {
+            return Ok(Entry { terms: None, queue: admission.queue.clone(), continues: None });
         };
-        let token = match &admission.assertion {
-            Assertion::Anonymous if queue.config.public => return Ok(None),
+        let (queue, continues) = (terms.queue.clone(), self.session_of_link(&terms));
+        if let Some(session) = continues {
+            self.may_change_hands(session)?;
+        } else if self.revoked.names(&terms.issuer, &terms.jti) || self.short_codes.is_revoked(&terms.issuer, &terms.jti) {
+            return Err(bad_link(LinkRefusal::Revoked));
+        } else if terms.lapsed {
+            return Err(bad_link(LinkRefusal::Expired));
+        } else if terms.max_sessions.is_some_and(|most| self.uses_of(&terms) >= most) {
+            return Err(used_up());
+        }
+        Ok(Entry { terms: Some(terms), queue, continues })
+    }
+
+    /// The terms of what a customer presents; `None` for public entry.
+    fn terms(&mut self, admission: &Admission) -> Result<Option<LinkTerms>, Refusal> {
+        let is_public = |queue: &str| {
+            let key = (admission.domain.clone(), queue.to_owned());
+            let queue = self.queues.get(&key).map(|queue| queue.config.public);
+            queue.ok_or_else(|| refusal(RefusalCode::NoQueue, "no-queue", "There is no such queue here."))
+        };
+        let terms = match &admission.assertion {
+            Assertion::Anonymous if is_public(&admission.queue)? => return Ok(None),
             Assertion::Anonymous => return Err(refusal(RefusalCode::BadLink, "no-link", "This queue needs a link.")),
-            Assertion::Link { token, .. } => token,
+            Assertion::Link { token, .. } => {
+                is_public(&admission.queue)?;
+                self.terms_of_link(token, &admission.domain)?
+            }
+            Assertion::Code(code) => {
+                let terms = self.terms_of_code(code, &admission.domain)?;
+                is_public(&terms.queue)?;
+                terms
+            }
         };
-        let terms = (self.outside.verify_link)(token, &admission.domain, self.now.unix_millis / 1000).map_err(bad_link)?;
-        if terms.queue != admission.queue {
+        let names_none = matches!(admission.assertion, Assertion::Code(_)) && admission.queue.is_empty();
+        if terms.queue != admission.queue && !names_none {
             return Err(refusal(RefusalCode::BadLink, "link-other-queue", "This link leads to another queue."));
         }
-        if self.revoked.names(&terms.issuer, &terms.jti) {
-            return Err(bad_link(LinkRefusal::Revoked));
-        }
-        let used = self.link_uses.get(&link_use(&terms)).map_or(0, |uses| uses.count);
-        if terms.max_sessions.is_some_and(|most| used >= most) {
-            return Err(refusal(RefusalCode::BadLink, "link-used-up", "This link has been used up."));
-        }
         Ok(Some(terms))
+    }
+
+    /// The terms of a link whose signature holds; it is verified once, at CHECK or at OPEN.
+    fn terms_of_link(&mut self, token: &str, domain: &str) -> Result<LinkTerms, Refusal> {
+        let now = self.now;
+        if let Some(terms) = self.verified.find(token, domain, now) {
+            return Ok(terms);
+        }
+        let terms = (self.outside.verify_link)(token, domain, now.unix_millis / 1000).map_err(bad_link)?;
+        self.verified.keep(token, domain, &terms, now);
+        Ok(terms)
     }
 
     /// Judges a new session, cheapest first: what it would cost, then its terms, then its software; gives it a place among those
@@ -73,7 +116,12 @@ impl Desk {
         self.takes_sessions()?;
         let now = self.now.instant;
         self.relay_door(relay).open(now)?;
-        let terms = self.judge(&open.admission)?;
+        let entry = self.judge(&open.admission)?;
+        // Whoever comes back asks for the session that is, not for a new one.
+        if entry.continues.is_some() {
+            return Err(used_up());
+        }
+        let terms = entry.terms;
         if let Some(denial) = self.denial_of(&open.software) {
             return Err(refusal(RefusalCode::Policy, "client-denied", denial.sentence()));
         }
@@ -95,7 +143,7 @@ impl Desk {
         if self.is_store_low { Err(busy("store-full")) } else { Ok(()) }
     }
 
-    fn relay_door(&mut self, relay: RelayIndex) -> &mut RelayDoor {
+    pub(super) fn relay_door(&mut self, relay: RelayIndex) -> &mut RelayDoor {
         let (rate, now) = (self.door.opens, self.now.instant);
         self.relay_doors.entry(relay).or_insert_with(|| RelayDoor::new(rate, now))
     }
@@ -114,6 +162,9 @@ impl Desk {
             },
             OpenKind::Attach { secret, in_next, out_next, client_h: _, attachment } => {
                 let Some(session) = self.secrets.get(&secret_digest(secret)).copied() else {
+                    if open.admission.assertion != Assertion::Anonymous {
+                        return self.come_back(relay, channel, open, secret);
+                    }
                     let over = refusal(RefusalCode::UnknownSession, "unknown-session", "That conversation is over.");
                     return self.refuse(relay, channel, open, over);
                 };
@@ -127,7 +178,7 @@ impl Desk {
         }
     }
 
-    fn refuse(&mut self, relay: RelayIndex, channel: ChannelId, open: &Open, refusal: Refusal) {
+    pub(super) fn refuse(&mut self, relay: RelayIndex, channel: ChannelId, open: &Open, refusal: Refusal) {
         self.refused(&open.admission, &refusal);
         let Refusal { code, text, .. } = refusal;
         self.tunnel(relay, ConnectorCommand::Refuse { channel, code, text, retry_after: None });
@@ -156,8 +207,8 @@ impl Desk {
         let audit = self.opened(&record, &open.admission.assertion);
         let named = !record.software.name.is_empty();
         self.op(Op::Begin(Box::new(record.clone())));
-        if let (Some(link), Some(terms)) = (record.link_use, &terms) {
-            self.use_link(link, terms.expires);
+        if let Some(terms) = &terms {
+            self.use_link(id, terms);
         }
         self.op(Op::Attached { session: id, attachment: 1 });
         let enqueued_at = self.queue_time();
@@ -181,9 +232,10 @@ impl Desk {
     fn opened(&self, record: &SessionRecord, assertion: &Assertion) -> Audit {
         let link = match assertion {
             Assertion::Link { token, .. } => link_hash(token),
+            Assertion::Code(code) => link_hash(code),
             Assertion::Anonymous => String::new(),
         };
-        let before = record.link_use.and_then(|link| self.link_uses.get(&link)).map_or(0, |uses| uses.count);
+        let before = record.link_use.and_then(|link| self.link_uses.get(&link)).map_or(0, |uses| uses.link.uses);
         Audit::SessionOpened {
             session: record.id,
             code: record.code.clone(),
@@ -192,38 +244,6 @@ impl Desk {
             kid: record.link_kid.clone(),
             link,
             uses: before.saturating_add(1),
-        }
-    }
-
-    fn use_link(&mut self, link: [u8; 32], expires: u64) {
-        let uses = self.link_uses.entry(link).or_default();
-        uses.count += 1;
-        uses.expires = expires;
-        self.op(Op::LinkExpires { link, at: expires });
-        self.watch_links();
-    }
-
-    /// The customer withdrew before anyone answered: the link is as good as before.
-    pub(super) fn return_link(&mut self, id: SessionId) {
-        let Some(link) = self.sessions.get_mut(&id).and_then(|session| session.record.link_use.take()) else { return };
-        if let Some(uses) = self.link_uses.get_mut(&link) {
-            uses.count = uses.count.saturating_sub(1);
-        }
-        self.op(Op::LinkReturned { session: id });
-    }
-
-    /// An expired link is refused as such: how often it was used matters no more.
-    pub(super) fn forget_expired_links(&mut self) {
-        let before = self.now.unix_millis / 1000;
-        self.link_uses.retain(|_, uses| uses.expires >= before);
-        self.op(Op::LinksExpired { before });
-        self.links_due = false;
-        self.watch_links();
-    }
-
-    pub(super) fn watch_links(&mut self) {
-        if !self.link_uses.is_empty() && !std::mem::replace(&mut self.links_due, true) {
-            self.arm(LINKS_EVERY, Timer::Links);
         }
     }
 
@@ -250,7 +270,7 @@ impl Desk {
         }
     }
 
-    fn mint_id(&mut self) -> SessionId {
+    pub(super) fn mint_id(&mut self) -> SessionId {
         let bytes = (self.outside.entropy)();
         let mut random = [0; 10];
         random.copy_from_slice(bytes.split_at(10).0);
@@ -273,11 +293,11 @@ impl Desk {
     /// Puts a known session on a new channel; the older one hears that it moved. `told` is the attachment that the relay was told,
     /// 0 where the client himself has come. A relay that he has left since asks in vain, and so does one whose question was long under
     /// way: he has asked elsewhere since.
-    fn attach(&mut self, (relay, channel): (RelayIndex, ChannelId), id: SessionId, open: &Open, told: u32) {
+    pub(super) fn attach(&mut self, (relay, channel): (RelayIndex, ChannelId), id: SessionId, open: &Open, told: u32) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let is_elsewhere = session.channel.is_some_and(|(at, _)| at != relay);
         let came_at = if told == 0 { self.now.instant.checked_sub(open.waited) } else { None };
-        let is_late = came_at.is_some_and(|came| is_elsewhere && session.came_at.is_some_and(|later| came < later));
+        let is_late = is_elsewhere && session.was_asked_for_after(came_at);
         if is_late || (told > 0 && (told < session.attachment || (told == session.attachment && is_elsewhere))) {
             return self.tunnel(relay, ConnectorCommand::Reset { channel, code: ResetCode::Moved });
         }
@@ -318,7 +338,7 @@ impl Desk {
 }
 
 /// What a link's uses are counted under.
-fn link_use(terms: &LinkTerms) -> [u8; 32] {
+pub(super) fn link_use(terms: &LinkTerms) -> [u8; 32] {
     link_digest(&terms.issuer, &terms.jti)
 }
 
@@ -326,8 +346,12 @@ pub(super) fn link_digest(issuer: &str, jti: &str) -> [u8; 32] {
     sha256(&[issuer.as_bytes(), &[0], jti.as_bytes()].concat())
 }
 
-fn refusal(code: RefusalCode, reason: &'static str, text: &str) -> Refusal {
+pub(super) fn refusal(code: RefusalCode, reason: &'static str, text: &str) -> Refusal {
     Refusal { code, reason, text: text.to_owned() }
+}
+
+fn used_up() -> Refusal {
+    refusal(RefusalCode::BadLink, "link-used-up", "This link has been used up.")
 }
 
 fn bad_link(why: LinkRefusal) -> Refusal {
@@ -347,8 +371,12 @@ fn bad_link(why: LinkRefusal) -> Refusal {
     refusal(code, why.code(), why.sentence())
 }
 
-fn secret_digest(secret: SessionSecret) -> SecretDigest {
-    SecretDigest(sha256(&secret.0))
+pub(super) fn secret_digest(secret: SessionSecret) -> SecretDigest {
+    secret_digest_of(&secret.0)
+}
+
+pub(super) fn secret_digest_of(secret: &[u8]) -> SecretDigest {
+    SecretDigest(sha256(secret))
 }
 
 pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {

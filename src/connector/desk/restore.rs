@@ -6,9 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::backlog::Undelivered;
-use super::links::Revoked;
+use super::links::{LinkUses, Revoked};
 use super::session::{Outgoing, Recent, Session};
-use super::{AGENT_GRACE, Agent, Desk, DeskConfig, LegId, LinkUses, Now, Outside, Queue, Step, Timer};
+use super::short_codes::ShortCodes;
+use super::verified::VerifiedLinks;
+use super::{AGENT_GRACE, Agent, Desk, DeskConfig, LegId, Now, Outside, Queue, Step, Timer};
 use crate::connector::agent_leg::{Leg, RESUMABLE_FOR};
 use crate::im::{Author, ImEvent};
 use crate::proto::tunnel::event;
@@ -30,7 +32,8 @@ impl Desk {
         if desk.revoked.len() > 0 {
             desk.tell_revoked();
         }
-        desk.link_uses = snapshot.link_uses.into_iter().map(|(link, count, expires)| (link, LinkUses { count, expires })).collect();
+        desk.link_uses = snapshot.link_uses.into_iter().map(|used| (used.digest, LinkUses::restore(used))).collect();
+        desk.short_codes = ShortCodes::restore(snapshot.codes);
         desk.watch_links();
         for (name, wish) in snapshot.wishes {
             if let Some(agent) = desk.agents.get_mut(&name) {
@@ -91,6 +94,8 @@ impl Desk {
             secrets: HashMap::new(),
             channels: HashMap::new(),
             link_uses: HashMap::new(),
+            short_codes: ShortCodes::default(),
+            verified: VerifiedLinks::default(),
             revoked: Revoked::default(),
             relay_doors: HashMap::new(),
             is_leaving: false,
@@ -118,6 +123,9 @@ impl Desk {
         self.codes.insert(stored.record.code.clone(), id);
         self.open_ids.insert(stored.record.open_id, id);
         self.secrets.insert(stored.record.secret, id);
+        if let Some(uses) = stored.record.link_use.and_then(|link| self.link_uses.get_mut(&link)) {
+            uses.session = Some(id);
+        }
         if let Place::Agent(agent) = &stored.place
             && let Some(agent) = self.agents.get_mut(agent)
         {

@@ -76,6 +76,8 @@ pub(super) struct Session {
     pub(super) presence_missed: bool,
     /// What came while too much waits for an agent: not handled yet, so the tunnel's credit ends.
     pub(super) stalled: VecDeque<Stalled>,
+    /// When it last went to another who presented its link.
+    pub(super) changed_hands: Vec<Instant>,
 }
 
 /// An inward event that is not handled yet.
@@ -121,7 +123,13 @@ impl Session {
             presence: Availability::Available,
             presence_missed: false,
             stalled: VecDeque::new(),
+            changed_hands: Vec::new(),
         }
+    }
+
+    /// Whether its customer has asked for it in person after `came_at`, somewhere.
+    pub(super) fn was_asked_for_after(&self, came_at: Option<Instant>) -> bool {
+        came_at.is_some_and(|came| self.came_at.is_some_and(|later| came < later))
     }
 
     pub(super) fn queue_key(&self) -> (String, String) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{OpenRate, SpaceFloor};
 use crate::connector::bot::BotConfig;
 use crate::fingerprint::Denial;
-use crate::link::{LinkRefusal, LinkTerms};
+use crate::link::{Label, LinkRefusal, LinkTerms};
 
 /// One queue.
 #[derive(Clone, Debug)]
@@ -42,6 +42,8 @@ pub struct AgentConfig {
 /// What relays and customers may ask for.
 #[derive(Clone, Debug, Default)]
 pub struct DoorConfig {
+    /// The first character of this connector's short codes; without it there are none.
+    pub label: Option<Label>,
     /// Who may sign links.
     pub issuers: Vec<String>,
     /// Software that is not let in.

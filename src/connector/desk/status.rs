@@ -46,6 +46,8 @@ pub struct Counters {
     pub unknown_commands: u64,
     /// Notices that a slow customer did not get.
     pub notices_dropped: u64,
+    /// Sessions that went on with who presented their link.
+    pub links_continued: u64,
     /// Channels reset for a fault of the other side.
     pub channel_faults: u64,
 }
@@ -81,6 +83,8 @@ pub struct Status {
     pub queues: Vec<QueueStatus>,
     /// Links that are revoked.
     pub revoked_links: usize,
+    /// Short codes that stand.
+    pub codes: usize,
     /// Whether the store's disk is too full for new sessions.
     pub store_low: bool,
 }
@@ -181,6 +185,7 @@ impl Desk {
             agents: self.agents.iter().map(agent).collect(),
             queues: self.queues.iter().map(queue).collect(),
             revoked_links: self.revoked.len(),
+            codes: self.short_codes.len(),
             store_low: self.is_store_low,
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Pending, Revocation, RevocationDone, Space};
+use super::{LinkList, MadeCode, NewCode, Pending, Revocation, RevocationDone, Space};
 use crate::link::RevokedLink;
 use crate::proto::tunnel::{ConnectorCommand, ConnectorEvent, RefusalCode};
 use crate::proto::xmpp::stanza::Element;
@@ -82,6 +82,18 @@ pub enum Input {
         /// Which.
         revocation: Revocation,
     },
+    /// An admin wants a short code. Answered by [`DoorEffect::Answer`].
+    MakeCode {
+        /// Names the question.
+        ask: u64,
+        /// What it is to stand for.
+        wanted: NewCode,
+    },
+    /// An admin asks for the codes that stand and the links that were used. Answered by [`DoorEffect::Answer`].
+    ListLinks {
+        /// Names the question.
+        ask: u64,
+    },
     /// How much room the store's disk has.
     Space(Space),
     /// Time passed.
@@ -151,10 +163,21 @@ pub enum DoorEffect {
         /// Which question's.
         ask: u64,
         /// What was done, or why not.
-        done: Result<RevocationDone, String>,
+        done: Result<Told, String>,
     },
     /// A new session's answer has left: drop this.
     Admitted(Pending),
+}
+
+/// What an admin is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// A link is revoked.
+    Revoked(RevocationDone),
+    /// A code is made.
+    Code(Box<MadeCode>),
+    /// Codes and used links.
+    Links(LinkList),
 }
 
 /// A line for the log: names and codes, never what people said.
@@ -183,6 +206,13 @@ pub enum Audit {
         session: SessionId,
         /// How often its client has come.
         attachment: u32,
+    },
+    /// A session goes on with who presented its link.
+    TakenOver {
+        /// Which.
+        session: SessionId,
+        /// Whether somebody else had it until now.
+        was_attached: bool,
     },
     /// A session ended.
     SessionClosed {

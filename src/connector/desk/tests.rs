@@ -5,6 +5,7 @@ mod crash;
 mod door;
 mod hold;
 mod hostile;
+mod links;
 mod rig;
 mod routing;
 mod talk;

@@ -20,6 +20,9 @@ const MAX_NAME_BYTES: usize = 255;
 /// Largest link token, in bytes.
 const MAX_LINK_BYTES: usize = 8 * 1024;
 
+/// Largest short code, in bytes.
+const MAX_CODE_BYTES: usize = 64;
+
 /// Largest sentence for a person, in bytes.
 pub(super) const MAX_TEXT_BYTES: usize = 1024;
 
@@ -74,22 +77,22 @@ pub(super) fn open_from_wire(open: wire::Open) -> Result<Open, BadValue> {
 }
 
 pub(super) fn admission_to_wire(admission: &Admission) -> wire::Admission {
-    let (link, kid) = match &admission.assertion {
-        Assertion::Anonymous => (String::new(), String::new()),
-        Assertion::Link { token, kid } => (token.clone(), kid.clone()),
-    };
-    wire::Admission { domain: admission.domain.clone(), queue: admission.queue.clone(), link, kid }
+    let (mut link, mut kid, mut code) = (String::new(), String::new(), String::new());
+    match &admission.assertion {
+        Assertion::Anonymous => {}
+        Assertion::Link { token, kid: name } => (link, kid) = (token.clone(), name.clone()),
+        Assertion::Code(text) => code.clone_from(text),
+    }
+    wire::Admission { domain: admission.domain.clone(), queue: admission.queue.clone(), link, kid, code }
 }
 
 pub(super) fn admission_from_wire(admission: wire::Admission) -> Result<Admission, BadValue> {
-    let assertion = if admission.link.is_empty() {
-        Assertion::Anonymous
-    } else {
-        let printable = admission.link.bytes().all(|byte| byte.is_ascii_graphic());
-        if admission.link.len() > MAX_LINK_BYTES || !printable {
-            return Err(BadValue);
-        }
-        Assertion::Link { token: admission.link, kid: name(admission.kid)? }
+    let is_printable = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
+    let assertion = match (admission.link.len(), admission.code.len()) {
+        (0, 0) => Assertion::Anonymous,
+        (0, 1..=MAX_CODE_BYTES) if is_printable(&admission.code) => Assertion::Code(admission.code),
+        (1..=MAX_LINK_BYTES, 0) if is_printable(&admission.link) => Assertion::Link { token: admission.link, kid: name(admission.kid)? },
+        _ => return Err(BadValue),
     };
     Ok(Admission { domain: name(admission.domain)?, queue: name(admission.queue)?, assertion })
 }
@@ -231,7 +234,8 @@ pub(super) fn text(text: String, max: usize) -> Result<String, BadValue> {
     if text.len() <= max && is_clean_text(&text) { Ok(text) } else { Err(BadValue) }
 }
 
-fn name(value: String) -> Result<String, BadValue> {
+/// A name of a domain, a queue or a key.
+pub(super) fn name(value: String) -> Result<String, BadValue> {
     text(value, MAX_NAME_BYTES)
 }
 

@@ -162,6 +162,9 @@ pub(super) struct Admission {
     pub(super) link: String,
     #[prost(string, tag = "4")]
     pub(super) kid: String,
+    /// A short code, in place of a link.
+    #[prost(string, tag = "5")]
+    pub(super) code: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -295,6 +298,12 @@ pub(super) struct Verdict {
     pub(super) code: u32,
     #[prost(string, tag = "3")]
     pub(super) text: String,
+    /// Let in with a code: the queue that it leads to.
+    #[prost(string, tag = "4")]
+    pub(super) queue: String,
+    /// Let in: the link's one session lives, and is what its customer comes back to.
+    #[prost(bool, tag = "5")]
+    pub(super) continues: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Message)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::proto::tunnel::certificate::{CertificateAnswer, CertificateRequest, Trust};
-use crate::proto::tunnel::{Admission, GoAway, Identity, Open, RefusalCode, RelayCommand, SessionKey};
+use crate::proto::tunnel::{Admission, GoAway, Identity, Open, RefusalCode, RelayCommand, SessionKey, Welcome};
 
 use super::mailbox::{SessionEvents, mailbox};
 use super::{Request, SESSION_EVENTS, TunnelState, certificates};
@@ -25,8 +25,8 @@ pub struct Tunnels {
 /// What became of a CHECK.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CheckAnswer {
-    /// The customer would be let in.
-    Accepted,
+    /// The customer would be let in, to this.
+    Accepted(Welcome),
     /// He would not, for this reason and with this sentence.
     Refused(RefusalCode, String),
     /// Nobody could be asked.
@@ -59,7 +59,7 @@ impl Tunnels {
             answer.await
         };
         match tokio::time::timeout(within, asked).await {
-            Ok(Ok(Ok(()))) => CheckAnswer::Accepted,
+            Ok(Ok(Ok(welcome))) => CheckAnswer::Accepted(welcome),
             Ok(Ok(Err((code, text)))) => CheckAnswer::Refused(code, text),
             Ok(Err(_)) | Err(_) => CheckAnswer::Unanswered,
         }

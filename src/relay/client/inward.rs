@@ -1,6 +1,6 @@
 //! The customer's events on their way to the LAN: what waits for the connector's mark, and the `h` that may be told (XEP-0198 §4).
 //!
-//! Event numbers are the tunnel's and begin at 1 with the session. Stanza counts begin at 0 with `<enable/>`; an event without a
+//! Event numbers are the tunnel's and begin at 1 with the session; here they begin at 1 with the client. Stanza counts begin at 0 with `<enable/>`; an event without a
 //! stanza of its own (software) or from before `<enable/>` moves the mark but not the count.
 
 use std::collections::VecDeque;
@@ -17,6 +17,8 @@ const MAX_WAITING_BYTES: usize = 64 * 1024;
 #[derive(Debug, Default)]
 pub(super) struct Inward {
     sent: u64,
+    /// What the session had said before this client came.
+    before: u64,
     waiting: VecDeque<Waiting>,
     bytes: usize,
     counting: Option<Counting>,
@@ -73,8 +75,14 @@ impl Inward {
         self.counting.as_ref().map_or(0, |counting| counting.stanzas)
     }
 
+    /// The session stands, and this client's first event has number `first` in it.
+    pub(super) fn opened(&mut self, first: u64) {
+        self.before = first.saturating_sub(1);
+    }
+
     /// The connector committed the events up to `number`.
     pub(super) fn handled(&mut self, number: u64) {
+        let number = number.saturating_sub(self.before);
         let mut counted = 0;
         while let Some(first) = self.waiting.front() {
             if first.number > number {

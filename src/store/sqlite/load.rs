@@ -7,7 +7,7 @@ use rusqlite::{Connection, Row};
 use uuid::Uuid;
 
 use crate::fingerprint::{ClientSoftware, Features, Ja4};
-use crate::link::RevokedLink;
+use crate::link::code::CODE_ISSUER;
 use crate::proto::tunnel::Fin;
 use crate::routing::agent::Wish;
 use crate::session::{Direction, OpenId, SessionId};
@@ -15,6 +15,7 @@ use crate::store::{
     Place, SecretDigest, SessionRecord, Snapshot, StoreError, StoredEvent, StoredSession, StoredStream, StreamKey, Transcript,
 };
 
+use super::links;
 use super::row::{confidence, natural, presence, reason, source};
 
 /// Events with a body that a session brings along at a start.
@@ -31,9 +32,10 @@ pub(super) fn snapshot(connection: &Connection) -> Result<Snapshot, StoreError> 
         incarnation,
         sessions,
         streams: streams(connection)?,
-        link_uses: link_uses(connection)?,
+        link_uses: links::uses(connection)?,
+        codes: links::codes(connection, CODE_ISSUER)?,
         wishes: wishes(connection)?,
-        revoked: revoked(connection)?,
+        revoked: links::revoked(connection)?,
     })
 }
 
@@ -241,23 +243,11 @@ fn stanzas(connection: &Connection, stream: i64) -> Result<Vec<(u32, String, Opt
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-fn link_uses(connection: &Connection) -> Result<Vec<([u8; 32], u32, u64)>, StoreError> {
-    let mut statement = connection.prepare("SELECT use_digest, uses, expires_at FROM link ORDER BY use_digest")?;
-    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, natural(row.get(2)?))))?;
-    Ok(rows.collect::<Result<_, _>>()?)
-}
-
 fn wishes(connection: &Connection) -> Result<Vec<(String, Wish)>, StoreError> {
     let mut statement = connection.prepare("SELECT name, wish, reason FROM agent ORDER BY name")?;
     let rows = statement.query_map([], |row| {
         let wish = if row.get::<_, String>(1)? == "ready" { Wish::Ready } else { Wish::Pause(row.get(2)?) };
         Ok((row.get(0)?, wish))
     })?;
-    Ok(rows.collect::<Result<_, _>>()?)
-}
-
-fn revoked(connection: &Connection) -> Result<Vec<RevokedLink>, StoreError> {
-    let mut statement = connection.prepare("SELECT issuer, jti, expires FROM revoked ORDER BY issuer, jti")?;
-    let rows = statement.query_map([], |row| Ok(RevokedLink { issuer: row.get(0)?, jti: row.get(1)?, expires: natural(row.get(2)?) }))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }

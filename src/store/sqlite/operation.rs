@@ -7,12 +7,12 @@ use bytes::Bytes;
 use rusqlite::{Connection, Params, params};
 
 use crate::fingerprint::{ClientSoftware, Ja4};
-use crate::link::RevokedLink;
 use crate::proto::tunnel::{Fin, Proof};
 use crate::routing::agent::Wish;
 use crate::session::SessionId;
 use crate::store::{Op, Place, SessionRecord, StreamKey};
 
+use super::links;
 use super::marks::{Marks, SessionMarks, StreamMarks};
 use super::row::{integer, shown};
 
@@ -66,15 +66,18 @@ pub(super) fn apply(connection: &Connection, marks: &mut Marks, op: &Op) -> rusq
             run(connection, sql, params![id(session)])?;
             Ok(Applied::Changed)
         }
-        Op::Revoke { link, forget_before } => revoke(connection, link, *forget_before),
-        Op::LinkReturned { session } => return_link(connection, *session),
-        Op::LinkExpires { link, at } => {
-            let sql = "UPDATE link SET expires_at = max(expires_at, ?2) WHERE use_digest = ?1";
-            run(connection, sql, params![link, integer(*at)])
-        }
-        Op::LinksExpired { before } => {
-            run(connection, "DELETE FROM link WHERE expires_at < ?1", params![integer(*before)])?;
-            Ok(Applied::Changed)
+        Op::Revoke { link, forget_before } => links::revoke(connection, link, *forget_before),
+        Op::LinkReturned { session } => links::return_use(connection, *session),
+        Op::LinkUsed(link) => links::describe_use(connection, link),
+        Op::LinksExpired { before } => links::forget_uses(connection, *before),
+        Op::CodeMade(code) => links::make_code(connection, code),
+        Op::CodeRevoked { digest } => links::revoke_code(connection, digest),
+        Op::CodeForgotten { digest } => links::forget_code(connection, digest),
+        Op::TakenOver { session, secret, client_addr, resumable } => {
+            change_session(connection, marks, *session, |known| std::mem::take(&mut known.sm_in) != 0)?;
+            run(connection, "DELETE FROM own WHERE session = (SELECT key FROM session WHERE id = ?1)", params![id(session)])?;
+            let sql = "UPDATE session SET secret = ?2, client_addr = ?3, resumable = ?4 WHERE id = ?1";
+            run(connection, sql, params![id(session), secret.0, client_addr, resumable])
         }
         Op::Wish { agent, wish } => set_wish(connection, agent, wish),
         Op::StreamBegin { .. }
@@ -141,8 +144,7 @@ fn begin(connection: &Connection, record: &SessionRecord) -> rusqlite::Result<Ap
     }
     run(connection, "INSERT INTO mark (session) VALUES (?1)", [connection.last_insert_rowid()])?;
     if let Some(link) = record.link_use {
-        let sql = "INSERT INTO link (use_digest, uses) VALUES (?1, 1) ON CONFLICT DO UPDATE SET uses = uses + 1";
-        return run(connection, sql, params![link]);
+        return links::count_use(connection, &link);
     }
     Ok(applied)
 }
@@ -238,13 +240,6 @@ fn set_place(connection: &Connection, session: SessionId, place: &Place, enqueue
     run(connection, sql, params![id(&session), word, agent, reason, integer(enqueued_at)])
 }
 
-/// The session forgets its link, so that a repetition finds nothing to give back.
-fn return_link(connection: &Connection, session: SessionId) -> rusqlite::Result<Applied> {
-    let sql = "UPDATE link SET uses = uses - 1 WHERE uses > 0 AND use_digest = (SELECT link_use FROM session WHERE id = ?1)";
-    run(connection, sql, params![id(&session)])?;
-    run(connection, "UPDATE session SET link_use = NULL WHERE id = ?1 AND link_use IS NOT NULL", params![id(&session)])
-}
-
 fn set_wish(connection: &Connection, agent: &str, wish: &Wish) -> rusqlite::Result<Applied> {
     let (word, reason) = match wish {
         Wish::Ready => ("ready", ""),
@@ -292,18 +287,15 @@ fn apply_to_stream(connection: &Connection, marks: &mut Marks, op: &Op) -> rusql
         | Op::Revoke { .. }
         | Op::Forget { .. }
         | Op::LinkReturned { .. }
-        | Op::LinkExpires { .. }
+        | Op::LinkUsed(_)
+        | Op::CodeMade(_)
+        | Op::CodeRevoked { .. }
+        | Op::CodeForgotten { .. }
+        | Op::TakenOver { .. }
         | Op::LinksExpired { .. }
         | Op::Wish { .. }
         | Op::Delivered { .. } => Ok(Applied::Nothing),
     }
-}
-
-fn revoke(connection: &Connection, link: &RevokedLink, forget_before: u64) -> rusqlite::Result<Applied> {
-    run(connection, "DELETE FROM revoked WHERE expires < ?1", params![integer(forget_before)])?;
-    let sql = "INSERT INTO revoked (issuer, jti, expires) VALUES (?1, ?2, ?3)
-         ON CONFLICT DO UPDATE SET expires = max(expires, excluded.expires)";
-    run(connection, sql, params![link.issuer, link.jti, integer(link.expires)])
 }
 
 fn stream_out(
@@ -328,11 +320,11 @@ fn applied(changed: bool) -> Applied {
     if changed { Applied::Changed } else { Applied::Nothing }
 }
 
-fn run(connection: &Connection, sql: &str, values: impl Params) -> rusqlite::Result<Applied> {
+pub(super) fn run(connection: &Connection, sql: &str, values: impl Params) -> rusqlite::Result<Applied> {
     let changed = connection.prepare_cached(sql)?.execute(values)?;
     Ok(applied(changed > 0))
 }
 
-fn id(session: &SessionId) -> &[u8; 16] {
+pub(super) fn id(session: &SessionId) -> &[u8; 16] {
     session.0.as_bytes()
 }

@@ -110,8 +110,26 @@ CREATE TABLE own (
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE link (
     use_digest BLOB PRIMARY KEY NOT NULL,
+    issuer TEXT NOT NULL DEFAULT '',
+    jti TEXT NOT NULL DEFAULT '',
+    queue TEXT NOT NULL DEFAULT '',
+    max_sessions INTEGER,
     uses INTEGER NOT NULL,
     expires_at INTEGER NOT NULL DEFAULT 0
+) STRICT, WITHOUT ROWID;
+CREATE TABLE code (
+    digest BLOB PRIMARY KEY NOT NULL,
+    jti TEXT NOT NULL,
+    domain TEXT NOT NULL,
+    queue TEXT NOT NULL,
+    subject TEXT,
+    skills TEXT NOT NULL,
+    lang TEXT,
+    reason TEXT,
+    max_sessions INTEGER,
+    expires_at INTEGER NOT NULL,
+    made_at INTEGER NOT NULL,
+    revoked INTEGER NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE agent (name TEXT PRIMARY KEY NOT NULL, wish TEXT NOT NULL, reason TEXT NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE revoked (

@@ -11,12 +11,13 @@ use uuid::Uuid;
 
 use crate::fingerprint::{ClientSoftware, Confidence, Features, Ja4, SoftwareSource};
 use crate::im::Availability;
-use crate::link::{NEVER_EXPIRES, RevokedLink};
+use crate::link::{LinkTerms, NEVER_EXPIRES, RevokedLink};
 use crate::proto::tunnel::{Fin, Proof};
 use crate::routing::agent::Wish;
 use crate::session::{CloseReason, Direction, OpenId, SessionId};
 use crate::store::{
-    Op, Place, SecretDigest, SessionRecord, Snapshot, Store, StoreError, StoredEvent, StoredSession, StoredStream, StreamKey,
+    LinkUse, Op, Place, SecretDigest, SessionRecord, Snapshot, Store, StoreError, StoredCode, StoredEvent, StoredSession, StoredStream,
+    StreamKey,
 };
 
 const STREAM: StreamKey = StreamKey([9; 16]);
@@ -78,7 +79,7 @@ async fn a_session_comes_back_as_it_was() {
         ],
     };
     assert_eq!(snapshot.sessions, [expected]);
-    assert_eq!(snapshot.link_uses, [([5; 32], 1, 0)]);
+    assert_eq!(uses(&snapshot), [([5; 32], 1, 0)]);
 }
 
 #[tokio::test]
@@ -178,18 +179,90 @@ async fn a_link_counts_each_session_once() {
     let home = TempDir::new().unwrap();
     let other = SessionRecord { link_use: None, ..record(3) };
     let ops = vec![record(1), record(2), record(2), other].into_iter().map(|record| Op::Begin(Box::new(record))).collect();
-    assert_eq!(after(&home, ops).await.link_uses, [([5; 32], 2, 0)]);
+    assert_eq!(uses(&after(&home, ops).await), [([5; 32], 2, 0)]);
 }
 
 #[tokio::test]
 async fn a_use_is_given_back_once_and_forgotten_with_its_link() {
     let home = TempDir::new().unwrap();
     let mut ops: Vec<Op> = vec![record(1), record(2)].into_iter().map(|record| Op::Begin(Box::new(record))).collect();
-    ops.push(Op::LinkExpires { link: [5; 32], at: 1000 });
+    ops.push(Op::LinkUsed(Box::new(link_use(1000))));
+    ops.push(Op::Place { session: session(2), place: Place::Closed(CloseReason::CustomerLeft), enqueued_at: 0 });
     ops.extend([Op::LinkReturned { session: session(1) }, Op::LinkReturned { session: session(1) }]);
     ops.push(Op::LinksExpired { before: 1000 });
-    assert_eq!(after(&home, ops).await.link_uses, [([5; 32], 1, 1000)]);
-    assert_eq!(after(&home, vec![Op::LinksExpired { before: 1001 }]).await.link_uses, []);
+    let snapshot = after(&home, ops).await;
+    assert_eq!(uses(&snapshot), [([5; 32], 1, 1000)]);
+    assert_eq!(snapshot.link_uses, [LinkUse { uses: 1, ..link_use(1000) }]);
+    assert_eq!(uses(&after(&home, vec![Op::LinksExpired { before: 1001 }]).await), []);
+}
+
+#[tokio::test]
+async fn uses_of_an_expired_link_are_known_while_its_session_lives() {
+    let home = TempDir::new().unwrap();
+    let ops = vec![Op::Begin(Box::new(record(1))), Op::LinkUsed(Box::new(link_use(1000))), Op::LinksExpired { before: 2000 }];
+    assert_eq!(uses(&after(&home, ops).await), [([5; 32], 1, 1000)]);
+    let closed = Op::Place { session: session(1), place: Place::Closed(CloseReason::CustomerLeft), enqueued_at: 0 };
+    assert_eq!(uses(&after(&home, vec![closed, Op::LinksExpired { before: 2000 }]).await), []);
+}
+
+#[tokio::test]
+async fn codes_come_back_as_they_were_made_until_they_are_forgotten() {
+    let home = TempDir::new().unwrap();
+    let plain = code(1, LinkTerms { skills: vec!["tls".into(), "card payment".into()], ..terms("a") });
+    let bare = code(2, LinkTerms { skills: Vec::new(), lang: None, reason: None, subject: None, max_sessions: None, ..terms("b") });
+    let made = |code: &StoredCode| Op::CodeMade(Box::new(code.clone()));
+    assert_eq!(after(&home, vec![made(&plain), made(&bare), made(&plain)]).await.codes, [plain.clone(), bare.clone()]);
+    let revoked = StoredCode { revoked: true, ..plain.clone() };
+    assert_eq!(after(&home, vec![Op::CodeRevoked { digest: plain.digest }]).await.codes, [revoked, bare.clone()]);
+    assert_eq!(after(&home, vec![Op::CodeForgotten { digest: plain.digest }]).await.codes, [bare]);
+}
+
+#[tokio::test]
+async fn a_session_that_is_taken_over_has_another_secret_and_counts_from_nought() {
+    let home = TempDir::new().unwrap();
+    let secret = SecretDigest([9; 32]);
+    let ops = vec![
+        Op::Begin(Box::new(record(1))),
+        Op::In { session: session(1), number: 1, sm_in: 7, body: Some("hello".into()), at: 1 },
+        Op::Own { session: session(1), after: 0, count: 3 },
+        Op::TakenOver { session: session(1), secret, client_addr: "192.0.2.9:5000".into(), resumable: false },
+    ];
+    let stored = after(&home, ops).await.sessions.remove(0);
+    assert_eq!((stored.record.secret, stored.record.client_addr.as_str(), stored.record.resumable), (secret, "192.0.2.9:5000", false));
+    assert_eq!((stored.in_handled, stored.sm_in, stored.own), (1, 0, vec![]));
+    // The new client's first stanza counts as one.
+    let ops = vec![Op::In { session: session(1), number: 2, sm_in: 1, body: None, at: 2 }];
+    let stored = after(&home, ops).await.sessions.remove(0);
+    assert_eq!((stored.in_handled, stored.sm_in), (2, 1));
+}
+
+fn uses(snapshot: &Snapshot) -> Vec<([u8; 32], u32, u64)> {
+    snapshot.link_uses.iter().map(|link| (link.digest, link.uses, link.expires)).collect()
+}
+
+fn link_use(expires: u64) -> LinkUse {
+    let (issuer, jti, queue) = ("shop".into(), "j1".into(), "billing".into());
+    LinkUse { digest: [5; 32], issuer, jti, queue, max_sessions: Some(3), uses: 0, expires }
+}
+
+fn terms(jti: &str) -> LinkTerms {
+    LinkTerms {
+        issuer: "code".into(),
+        kid: String::new(),
+        jti: jti.into(),
+        subject: Some("Maria".into()),
+        queue: "billing".into(),
+        skills: Vec::new(),
+        lang: Some("de".into()),
+        reason: Some("card declined".into()),
+        max_sessions: Some(1),
+        expires: 1000,
+        lapsed: false,
+    }
+}
+
+fn code(n: u8, terms: LinkTerms) -> StoredCode {
+    StoredCode { digest: SecretDigest([n; 32]), domain: "chat.example".into(), terms, made_at: 500, revoked: false }
 }
 
 #[tokio::test]

@@ -88,6 +88,22 @@ pub enum Event {
         /// How often he has come.
         attachment: u32,
     },
+    /// A session goes on with who presented its link.
+    SessionTakenOver {
+        /// Which.
+        session: String,
+        /// Whether another client had it until then.
+        was_attached: bool,
+    },
+    /// An admin had a short code made.
+    CodeMade {
+        /// Its name.
+        jti: String,
+        /// Its queue.
+        queue: String,
+        /// When it ends, seconds since 1970.
+        expires: u64,
+    },
     /// The connector ended a session.
     SessionClosed {
         /// Which.
@@ -211,6 +227,8 @@ impl Event {
             | Self::LinkUsed { .. }
             | Self::LinkRevoked { .. }
             | Self::SessionAttached { .. }
+            | Self::SessionTakenOver { .. }
+            | Self::CodeMade { .. }
             | Self::SessionClosed { .. }
             | Self::SessionTaken { .. }
             | Self::Reloaded { .. }
@@ -236,6 +254,8 @@ impl Event {
             Self::LinkUsed { .. } => "link-used",
             Self::LinkRevoked { .. } => "link-revoked",
             Self::SessionAttached { .. } => "session-attached",
+            Self::SessionTakenOver { .. } => "session-taken-over",
+            Self::CodeMade { .. } => "code-made",
             Self::SessionClosed { .. } => "session-closed",
             Self::SessionTaken { .. } => "session-taken",
             Self::Reloaded { .. } => "reloaded",

@@ -26,6 +26,12 @@ impl Needs {
         needs
     }
 
+    /// The JWT libraries with which docs/links.md mints links.
+    pub(crate) fn jwt_libraries() -> Self {
+        let needs = Self::default().file(&drivers_home().join("venv/jwt-installed"), "PyJWT in target/drivers/venv");
+        needs.file(&drivers_home().join("npm/jwt-installed"), "jose in target/drivers/npm")
+    }
+
     pub(crate) fn program(mut self, name: &str) -> Self {
         let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
         if !path.split(':').any(|folder| Path::new(folder).join(name).is_file()) {
@@ -64,7 +70,7 @@ impl Needs {
 }
 
 /// Where tests/setup puts the client libraries.
-pub(super) fn drivers_home() -> PathBuf {
+pub(crate) fn drivers_home() -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
     Path::new(env!("CARGO_MANIFEST_DIR")).join(target).join("drivers")
 }

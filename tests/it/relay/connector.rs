@@ -6,7 +6,8 @@ use bytes::{Bytes, BytesMut};
 use outgate::im::{ImEvent, Message};
 use outgate::net::carrier::{CarrierHandle, CarrierInput, Transport, Writable};
 use outgate::proto::tunnel::{
-    CarrierId, ChannelId, ConnectorCommand, ConnectorEnd, ConnectorEvent, Identity, Lane, Payload, RefusalCode, Settings, event, frame,
+    CarrierId, ChannelId, ConnectorCommand, ConnectorEnd, ConnectorEvent, Identity, Lane, Payload, RefusalCode, Settings, Verdict, Welcome,
+    event, frame,
 };
 use outgate::session::CloseReason;
 use tokio::sync::{mpsc, watch};
@@ -29,7 +30,7 @@ pub(crate) struct Connector {
     writable: Writable,
     heard: mpsc::Receiver<Said>,
     heard_in: mpsc::Sender<Said>,
-    verdict: watch::Sender<Result<(), (RefusalCode, String)>>,
+    verdict: watch::Sender<Verdict>,
     tasks: JoinSet<()>,
 }
 
@@ -37,7 +38,7 @@ impl Connector {
     pub(super) fn new(identity: Identity) -> (Self, mpsc::Receiver<CarrierInput>, Writable) {
         let (inputs, carriers) = mpsc::channel(256);
         let (heard_in, heard) = mpsc::channel(1024);
-        let (verdict, _) = watch::channel(Ok(()));
+        let (verdict, _) = watch::channel(Ok(Welcome::default()));
         let writable = Writable::default();
         let connector = Self { identity, inputs, writable: writable.clone(), heard, heard_in, verdict, tasks: JoinSet::new() };
         (connector, carriers, writable)
@@ -94,7 +95,7 @@ struct Life {
     inputs: mpsc::Sender<CarrierInput>,
     writable: Writable,
     heard: mpsc::Sender<Said>,
-    verdict: watch::Receiver<Result<(), (RefusalCode, String)>>,
+    verdict: watch::Receiver<Verdict>,
     next_out: std::collections::HashMap<ChannelId, u64>,
 }
 

@@ -85,7 +85,11 @@ impl Customer {
     }
 
     pub(crate) async fn plain(&mut self, password: &str) {
-        let message = base64::engine::general_purpose::STANDARD.encode(format!("\0me\0{password}"));
+        self.plain_as("me", password).await;
+    }
+
+    pub(crate) async fn plain_as(&mut self, user: &str, password: &str) {
+        let message = base64::engine::general_purpose::STANDARD.encode(format!("\0{user}\0{password}"));
         self.say(&format!("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{message}</auth>")).await;
     }
 

@@ -99,6 +99,7 @@ impl Company {
         }
         for (connector, queues) in grants {
             text.push_str(&format!("[[connector]]\nidentity = \"outgate://example/connector/{connector}\"\nqueues = {queues:?}\n"));
+            text.push_str(&format!("label = \"{}\"\n", label_of(connector)));
         }
         text.push_str(sections);
         let path = self.path(&format!("{name}.toml"));
@@ -113,8 +114,9 @@ impl Company {
     /// A connector's settings: it dials `relays`, and serves `queues` with a bot that greets with the connector's name.
     pub(crate) fn connector_settings(&self, name: &str, relays: &[SocketAddr], queues: &[&str]) -> ConnectorSettings {
         self.credentials(Role::Connector, name);
+        let label = label_of(name);
         let mut text = format!(
-            "name = \"{name}\"\nadmin = \"{name}.sock\"\n\
+            "name = \"{name}\"\nlabel = \"{label}\"\nadmin = \"{name}.sock\"\n\
              [tunnel_tls]\ncertificate = \"{name}.pem\"\nkey = \"{name}-key.pem\"\nca = \"ca.pem\"\n\
              [store]\npath = \"{name}.sqlite\"\n[agents]\nlisten = \"127.0.0.1:0\"\ndomain = \"agents.{DOMAIN}\"\naccounts = \"agents.toml\"\n\
              [agents.tls]\ncertificate = \"customers.pem\"\nkey = \"customers-key.pem\"\n\
@@ -199,6 +201,11 @@ impl Company {
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
     }
+}
+
+/// The label of a connector's codes: the number in its name.
+fn label_of(name: &str) -> &str {
+    name.trim_start_matches(|letter: char| !letter.is_ascii_digit())
 }
 
 /// Whether every tunnel of a connector is attached and holds its policy.

@@ -16,7 +16,7 @@ use outgate::proto::tunnel::frame::Frame;
 use outgate::proto::tunnel::policy::{EncodedPolicy, Policy, PolicyAnswer};
 use outgate::proto::tunnel::{
     Admission, Assertion, CarrierId, ConnectorCommand, ConnectorEnd, ConnectorEvent, Identity, Lane, Open, OpenKind, Payload, RefusalCode,
-    RelayCommand, RelayEnd, RelayEvent, SessionKey, Settings,
+    RelayCommand, RelayEnd, RelayEvent, SessionKey, Settings, Welcome,
 };
 use outgate::session::{CloseReason, OpenId, SessionSecret};
 use tokio::sync::mpsc;
@@ -191,7 +191,7 @@ impl FakeRelay {
     /// What became of an OPEN.
     pub(super) async fn answer(&mut self, asked: SessionKey) -> Result<(), RefusalCode> {
         self.until("an answer", |event| match event {
-            RelayEvent::OpenOk { session } if *session == asked => Some(Ok(())),
+            RelayEvent::OpenOk { session, .. } if *session == asked => Some(Ok(())),
             RelayEvent::OpenRefused { session, code, .. } if *session == asked => Some(Err(*code)),
             _ => None,
         })
@@ -261,7 +261,7 @@ impl FakeConnector {
             match event {
                 ConnectorEvent::Check { check, admission } => {
                     self.asked.push(admission.queue);
-                    self.end.handle_command(ConnectorCommand::Verdict { check, verdict: Ok(()) }, now());
+                    self.end.handle_command(ConnectorCommand::Verdict { check, verdict: Ok(Welcome::default()) }, now());
                 }
                 ConnectorEvent::Open { channel, .. } => {
                     self.end.handle_command(

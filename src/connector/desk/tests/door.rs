@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::rig::{CHANNEL, RELAY, Rig, attach, chatty, commands, config, data, is_told, open, texts_to_customer};
-use crate::connector::desk::{DoorEffect, Effect, Input, LiveSessions, RelayIndex, Revocation, Space};
+use crate::connector::desk::{DoorEffect, Effect, Input, LiveSessions, RelayIndex, Revocation, Space, Told};
 use crate::im::ImEvent;
 use crate::link::RevokedLink;
 use crate::proto::tunnel::{Admission, Assertion, ChannelId, CheckId, ConnectorCommand, ConnectorEvent, Open, OpenKind, RefusalCode};
@@ -116,7 +116,7 @@ fn checks_are_bounded_too() {
     for n in 0..2500 {
         let admission = Box::new(Admission { domain: "chat.example".into(), queue: "billing".into(), assertion: link() });
         let effects = rig.tunnel(ConnectorEvent::Check { check: CheckId(n), admission });
-        answered += commands(&effects).iter().filter(|c| matches!(c, ConnectorCommand::Verdict { verdict: Ok(()), .. })).count();
+        answered += commands(&effects).iter().filter(|c| matches!(c, ConnectorCommand::Verdict { verdict: Ok(_), .. })).count();
     }
     assert_eq!(answered, 2000);
 }
@@ -262,5 +262,5 @@ fn answer(effects: &[Effect]) -> Result<(usize, usize), String> {
     let answer = effects
         .iter()
         .find_map(|effect| if let Effect::Door(DoorEffect::Answer { done, .. }) = effect { Some(done.clone()) } else { None });
-    answer.unwrap().map(|done| (done.revoked, done.ended))
+    answer.unwrap().map(|told| if let Told::Revoked(done) = told { (done.revoked, done.ended) } else { panic!("{told:?}") })
 }

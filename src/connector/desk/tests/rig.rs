@@ -10,14 +10,14 @@ use crate::connector::desk::{
 };
 use crate::fingerprint::{ClientSoftware, Confidence, Denial, SoftwareSource};
 use crate::im::{ImEvent, Message};
-use crate::link::{LinkRefusal, LinkTerms, RevokedLink};
+use crate::link::{Label, LinkRefusal, LinkTerms, RevokedLink};
 use crate::proto::tunnel::event;
 use crate::proto::tunnel::{Admission, Assertion, ChannelId, ConnectorCommand, ConnectorEvent, Open, OpenKind, Payload};
 use crate::proto::xmpp::ns;
 use crate::proto::xmpp::stanza::Element;
 use crate::routing::agent::Wish;
 use crate::session::{Direction, OpenId, SessionId, SessionSecret};
-use crate::store::{Op, Place, Snapshot, StoredEvent, StoredSession, StoredStream, StreamKey};
+use crate::store::{LinkUse, Op, Place, Snapshot, StoredCode, StoredEvent, StoredSession, StoredStream, StreamKey};
 
 pub(super) const RELAY: RelayIndex = RelayIndex(0);
 pub(super) const CHANNEL: ChannelId = ChannelId(1);
@@ -30,16 +30,20 @@ pub(super) struct FakeStore {
     pub(super) sessions: BTreeMap<SessionId, StoredSession>,
     streams: BTreeMap<StreamKey, StoredStream>,
     pub(super) revoked: Vec<RevokedLink>,
-    link_uses: BTreeMap<[u8; 32], (u32, u64)>,
+    link_uses: BTreeMap<[u8; 32], LinkUse>,
+    pub(super) codes: Vec<StoredCode>,
     wishes: BTreeMap<String, Wish>,
 }
 
 impl FakeStore {
     pub(super) fn apply(&mut self, op: Op) {
+        if matches!(&op, Op::LinkUsed(_) | Op::LinksExpired { .. } | Op::CodeMade(_) | Op::CodeRevoked { .. } | Op::CodeForgotten { .. }) {
+            return self.apply_to_links(op);
+        }
         match op {
             Op::Begin(record) => {
                 if let Some(digest) = record.link_use {
-                    self.link_uses.entry(digest).or_default().0 += 1;
+                    self.link_uses.entry(digest).or_insert_with(|| nameless(digest)).uses += 1;
                 }
                 let session = StoredSession {
                     place: Place::Queued,
@@ -105,11 +109,16 @@ impl FakeStore {
             Op::Forget { .. } => {}
             Op::LinkReturned { session } => {
                 if let Some(link) = self.session(session).record.link_use.take() {
-                    self.link_uses.get_mut(&link).unwrap().0 -= 1;
+                    self.link_uses.get_mut(&link).unwrap().uses -= 1;
                 }
             }
-            Op::LinkExpires { link, at } => self.link_uses.get_mut(&link).unwrap().1 = at,
-            Op::LinksExpired { before } => self.link_uses.retain(|_, (_, expires)| *expires >= before),
+            Op::LinkUsed(_) | Op::LinksExpired { .. } | Op::CodeMade(_) | Op::CodeRevoked { .. } | Op::CodeForgotten { .. } => {}
+            Op::TakenOver { session, secret, client_addr, resumable } => {
+                let session = self.session(session);
+                (session.sm_in, session.own) = (0, Vec::new());
+                let record = &mut session.record;
+                (record.secret, record.client_addr, record.resumable) = (secret, client_addr, resumable);
+            }
             Op::Wish { agent, wish } => drop(self.wishes.insert(agent, wish)),
             Op::StreamPresence { stream, presence } => self.stream(stream).presence = presence,
             Op::StreamIn { stream, h } => self.stream(stream).h = h,
@@ -130,6 +139,28 @@ impl FakeStore {
         }
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "all others are sessions' and streams'")]
+    fn apply_to_links(&mut self, op: Op) {
+        match op {
+            Op::LinkUsed(link) => {
+                let known = self.link_uses.get_mut(&link.digest).unwrap();
+                *known = LinkUse { uses: known.uses, ..*link };
+            }
+            Op::LinksExpired { before } => {
+                let is_live = |digest: &[u8; 32]| {
+                    self.sessions.values().any(|s| s.record.link_use == Some(*digest) && !matches!(s.place, Place::Closed(_)))
+                };
+                self.link_uses.retain(|digest, link| link.expires >= before || is_live(digest));
+            }
+            Op::CodeMade(code) => self.codes.push(*code),
+            Op::CodeRevoked { digest } => {
+                self.codes.iter_mut().filter(|code| code.digest == digest).for_each(|code| code.revoked = true);
+            }
+            Op::CodeForgotten { digest } => self.codes.retain(|code| code.digest != digest),
+            other => unreachable!("no link's: {other:?}"),
+        }
+    }
+
     pub(super) fn snapshot(&self) -> Snapshot {
         let is_live = |session: &&StoredSession| {
             !matches!(session.place, Place::Closed(_)) || session.fin.as_ref().is_some_and(|(fin, _)| *fin > session.out_handled)
@@ -143,7 +174,8 @@ impl FakeStore {
             sessions,
             streams: self.streams.values().cloned().collect(),
             revoked: self.revoked.clone(),
-            link_uses: self.link_uses.iter().map(|(digest, (uses, expires))| (*digest, *uses, *expires)).collect(),
+            link_uses: self.link_uses.values().cloned().collect(),
+            codes: self.codes.clone(),
             wishes: self.wishes.clone().into_iter().collect(),
         }
     }
@@ -250,6 +282,11 @@ impl Rig {
     }
 }
 
+fn nameless(digest: [u8; 32]) -> LinkUse {
+    let nothing = String::new;
+    LinkUse { digest, issuer: nothing(), jti: nothing(), queue: nothing(), max_sessions: None, uses: 0, expires: 0 }
+}
+
 pub(super) fn outside(seed: u8) -> Outside {
     let mut next: u128 = u128::from(seed) << 64;
     Outside {
@@ -277,6 +314,7 @@ fn terms(queue: &str, max_sessions: Option<u32>) -> LinkTerms {
         skills: Vec::new(),
         lang: None,
         expires: 1_700_003_600,
+        lapsed: false,
     }
 }
 
@@ -305,7 +343,7 @@ pub(super) fn config() -> DeskConfig {
     };
     DeskConfig {
         agents_domain: AGENTS.into(),
-        door: DoorConfig { issuers: vec!["shop".into()], denied: vec![chatty()], ..DoorConfig::default() },
+        door: DoorConfig { label: Label::parse("k"), issuers: vec!["shop".into()], denied: vec![chatty()], ..DoorConfig::default() },
         queues: vec![
             queue("help", true, false, None),
             queue("billing", false, false, None),

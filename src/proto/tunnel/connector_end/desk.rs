@@ -7,7 +7,7 @@ use crate::proto::tunnel::inflow::Inflow;
 use crate::proto::tunnel::open::{clip, refusal_code};
 use crate::proto::tunnel::outflow::{Item, Outflow};
 use crate::proto::tunnel::wire::{self, kind};
-use crate::proto::tunnel::{ChannelId, CheckId, ConnectorCommand, ConnectorEvent, Fin, Payload, Proof, RefusalCode, ResetCode};
+use crate::proto::tunnel::{ChannelId, CheckId, ConnectorCommand, ConnectorEvent, Fin, Payload, Proof, ResetCode, Verdict, Welcome};
 
 use super::ConnectorEnd;
 use super::channel::Answer;
@@ -150,14 +150,15 @@ impl ConnectorEnd {
         self.say(wire::encoded(kind::ACK, 0, channel, &ack), now);
     }
 
-    fn verdict(&mut self, check: CheckId, verdict: Result<(), (RefusalCode, String)>, now: Instant) {
+    fn verdict(&mut self, check: CheckId, verdict: Verdict, now: Instant) {
         if !self.checks.remove(&check.0) {
             return;
         }
-        let (code, text) = match verdict {
-            Ok(()) => (0, String::new()),
-            Err((code, text)) => (refusal_code(code), clip(&text).to_owned()),
+        let id = check.0;
+        let words = match verdict {
+            Ok(Welcome { queue, continues }) => wire::Verdict { id, queue, continues, ..wire::Verdict::default() },
+            Err((code, text)) => wire::Verdict { id, code: refusal_code(code), text: clip(&text).to_owned(), ..wire::Verdict::default() },
         };
-        self.say(wire::encoded(kind::VERDICT, 0, 0, &wire::Verdict { id: check.0, code, text }), now);
+        self.say(wire::encoded(kind::VERDICT, 0, 0, &words), now);
     }
 }

@@ -246,7 +246,7 @@ impl ConnectorEnd {
             return Ok(());
         }
         if self.checks.len() >= MAX_CHECKS {
-            let busy = wire::Verdict { id: check.id, code: refusal_code(RefusalCode::Busy), text: String::new() };
+            let busy = wire::Verdict { id: check.id, code: refusal_code(RefusalCode::Busy), ..wire::Verdict::default() };
             self.say(wire::encoded(kind::VERDICT, 0, 0, &busy), now);
             return Ok(());
         }

@@ -8,9 +8,9 @@ use crate::proto::tunnel::credit;
 use crate::proto::tunnel::frame::{Frame, IGNORABLE};
 use crate::proto::tunnel::handshake::Refusal;
 use crate::proto::tunnel::inflow::{Arrival, Inflow};
-use crate::proto::tunnel::open::{MAX_TEXT_BYTES, fin_from_wire, refusal_from_code, reset_code, reset_from_code, text};
+use crate::proto::tunnel::open::{MAX_TEXT_BYTES, fin_from_wire, name, refusal_from_code, reset_code, reset_from_code, text};
 use crate::proto::tunnel::wire::{self, kind};
-use crate::proto::tunnel::{CarrierId, CheckId, Payload, RefusalCode, RelayEvent, ResetCode, SessionKey};
+use crate::proto::tunnel::{CarrierId, CheckId, Payload, RefusalCode, RelayEvent, ResetCode, SessionKey, Welcome};
 use crate::session::CloseReason;
 
 use super::{FIN_LINGER, RelayEnd};
@@ -239,12 +239,13 @@ impl RelayEnd {
             return Err(if session.was_answered { ELSEWHERE } else { PROTOCOL });
         }
         let first_answer = !session.was_answered;
+        let in_first = session.line.out.first();
         let handled = session.take_answer(ok.in_next).map_err(|_| PROTOCOL)?;
         session.attachment = ok.attachment;
         let peer = &mut self.peers[session.peer];
         if first_answer {
             peer.pending_opens = peer.pending_opens.saturating_sub(1);
-            self.events.push_back(RelayEvent::OpenOk { session: key });
+            self.events.push_back(RelayEvent::OpenOk { session: key, in_first });
         }
         if let Some(progress) = handled {
             session.raise_handled_count(progress.sm_in);
@@ -298,8 +299,9 @@ impl RelayEnd {
         let verdict: wire::Verdict = wire::body(frame).map_err(|_| malformed)?;
         let check = CheckId(verdict.id);
         let text = text(verdict.text, MAX_TEXT_BYTES).map_err(|_| malformed)?;
+        let welcome = Welcome { queue: name(verdict.queue).map_err(|_| malformed)?, continues: verdict.continues };
         if self.peers[peer].checks.remove(&check).is_some() {
-            let verdict = if verdict.code == 0 { Ok(()) } else { Err((refusal_from_code(verdict.code), text)) };
+            let verdict = if verdict.code == 0 { Ok(welcome) } else { Err((refusal_from_code(verdict.code), text)) };
             self.events.push_back(RelayEvent::Verdict { check, verdict });
         }
         Ok(())
