@@ -255,8 +255,8 @@ pub enum RelayEvent {
     TunnelUp { identity: Identity, epoch: u64, resumed: bool },
     /// The tunnel has no carrier now.
     TunnelDetached { identity: Identity },
-    /// The session stands.
-    OpenOk { session: SessionKey },
+    /// The session stands; the next outward event to come is at or above `out_first`.
+    OpenOk { session: SessionKey, out_first: u64 },
     /// The session was refused and is forgotten.
     OpenRefused { session: SessionKey, code: RefusalCode, text: String },
     /// The next outward event, in order, once.

@@ -274,7 +274,7 @@ impl TunnelOwner {
         }
         while let Some(event) = self.end.poll_event() {
             match &event {
-                RelayEvent::OpenOk { session }
+                RelayEvent::OpenOk { session, .. }
                 | RelayEvent::Data { session, .. }
                 | RelayEvent::Handled { session, .. }
                 | RelayEvent::OwnHandled { session, .. } => self.pass_on(*session, event),

@@ -106,7 +106,7 @@ impl Desk {
                 }
                 None => self.begin(relay, channel, open, open_id, secret),
             },
-            OpenKind::Attach { secret, in_next, out_next, client_h: _, attachment } => {
+            OpenKind::Attach { secret, in_next, out_next, attachment, .. } => {
                 let Some(session) = self.secrets.get(&secret_digest(secret)).copied() else {
                     let over = refusal(RefusalCode::UnknownSession, "unknown-session", "That conversation is over.");
                     return self.refuse(relay, channel, open, over);
@@ -115,6 +115,9 @@ impl Desk {
                     let text = "The record of this conversation is older than what was confirmed.";
                     self.store_regressed(session);
                     return self.refuse(relay, channel, open, refusal(RefusalCode::StoreRegressed, "store-regressed", text));
+                }
+                if let Err(refusal) = self.take_return(session, open) {
+                    return self.refuse(relay, channel, open, refusal);
                 }
                 self.attach((relay, channel), session, open, attachment);
             }
@@ -268,7 +271,9 @@ impl Desk {
         session.detached_until = None;
         session.stalled.clear();
         session.record.resumable = open.resumable;
-        session.presence = Availability::Available;
+        if !is_resumed(open) {
+            session.presence = Availability::Available;
+        }
         let attachment = session.attachment;
         let fin = session.fin.clone();
         let (number, sm_in) = (session.in_handled, session.sm_in);
@@ -295,6 +300,11 @@ impl Desk {
     }
 }
 
+/// Whether the client goes on with its stream, in which it does not repeat its presence.
+fn is_resumed(open: &Open) -> bool {
+    matches!(open.kind, OpenKind::Attach { client_h: Some(_), .. })
+}
+
 /// What a link's uses are counted under.
 fn link_use(terms: &LinkTerms) -> [u8; 32] {
     link_digest(&terms.issuer, &terms.jti)
@@ -304,7 +314,7 @@ pub(super) fn link_digest(issuer: &str, jti: &str) -> [u8; 32] {
     sha256(&[issuer.as_bytes(), &[0], jti.as_bytes()].concat())
 }
 
-fn refusal(code: RefusalCode, reason: &'static str, text: &str) -> Refusal {
+pub(super) fn refusal(code: RefusalCode, reason: &'static str, text: &str) -> Refusal {
     Refusal { code, reason, text: text.to_owned() }
 }
 

@@ -5,6 +5,7 @@ mod crash;
 mod door;
 mod hold;
 mod hostile;
+mod returning;
 mod rig;
 mod routing;
 mod talk;

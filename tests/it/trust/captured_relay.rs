@@ -33,7 +33,7 @@ async fn it_opens_its_burst_and_then_its_rate_and_known_sessions_come_back_all_t
     while accepted.len() + refused < 800 {
         relay
             .until("answers", |event| match event {
-                RelayEvent::OpenOk { session } => {
+                RelayEvent::OpenOk { session, .. } => {
                     accepted.push(*session);
                     Some(())
                 }
@@ -87,7 +87,7 @@ async fn strangers_that_it_invents_hold_a_quarter_of_the_unanswered_opens_and_wh
     while accepted.len() + refused < 301 {
         relay
             .until("answers", |event| match event {
-                RelayEvent::OpenOk { session } => {
+                RelayEvent::OpenOk { session, .. } => {
                     accepted.push(*session);
                     Some(())
                 }

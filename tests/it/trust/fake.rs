@@ -190,7 +190,7 @@ impl FakeRelay {
     /// What became of an OPEN.
     pub(super) async fn answer(&mut self, asked: SessionKey) -> Result<(), RefusalCode> {
         self.until("an answer", |event| match event {
-            RelayEvent::OpenOk { session } if *session == asked => Some(Ok(())),
+            RelayEvent::OpenOk { session, .. } if *session == asked => Some(Ok(())),
             RelayEvent::OpenRefused { session, code, .. } if *session == asked => Some(Err(*code)),
             _ => None,
         })

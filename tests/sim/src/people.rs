@@ -181,7 +181,7 @@ impl World {
                     carrier.connector_loses_at.get_or_insert(now + lag);
                 }
             }
-            RelayEvent::OpenOk { session } => {
+            RelayEvent::OpenOk { session, .. } => {
                 if let Some(customer) = self.customer(session) {
                     customer.stage = if customer.stage == Stage::Returning { Stage::Returned } else { Stage::Open };
                 }

@@ -55,6 +55,7 @@ impl FakeStore {
                     fin: None,
                     history: Vec::new(),
                     own: Vec::new(),
+                    counts: None,
                     record: *record,
                 };
                 self.sessions.insert(session.record.id, session);
@@ -83,7 +84,19 @@ impl FakeStore {
                 session.out_handled = number;
                 session.out_pending.retain(|event| event.number > number);
             }
-            Op::Own { .. } => {}
+            Op::Own { session, after, count } => {
+                let own = &mut self.session(session).own;
+                own.retain(|(at, known)| *at != after || *known > count);
+                if own.iter().all(|(at, _)| *at != after) {
+                    own.push((after, count));
+                    own.sort_unstable();
+                }
+            }
+            Op::Counts { session, event, count, own_from } => {
+                let session = self.session(session);
+                session.counts = Some((event, count));
+                session.own.retain(|(after, _)| *after >= own_from);
+            }
             Op::Revoke { link, .. } => {
                 self.revoked.retain(|known| !known.names(&link.issuer, &link.jti));
                 self.revoked.push(link);
