@@ -15,6 +15,7 @@ mod listener;
 pub mod policies;
 mod refusal_log;
 pub mod reload;
+mod resumable;
 pub mod settings;
 pub mod setup;
 
@@ -76,7 +77,7 @@ impl Relay {
             domains: door.mechanisms(),
             attempts: settings.limits.attempts,
             stream_management: true,
-            resumption: false,
+            resumption: true,
             salt_secret: [0; 32],
         };
         let shared = Arc::new(Shared {
@@ -92,6 +93,7 @@ impl Relay {
             limits: settings.limits,
             log: RefusalLog::new(),
             access: settings.access.client.watched(),
+            resumables: Arc::default(),
         });
         let lists = vec![("client", Arc::clone(&settings.access.client)), ("tunnel", Arc::clone(&settings.access.tunnel))];
         let reload = Arc::new(Reload::new(settings.access, settings.file));

@@ -34,15 +34,15 @@ fn comes_back(rig: &mut Rig, relay: u16, client_h: Option<u32>) -> Vec<Connector
 /// What is sent to the client that came back: the first number, and the texts.
 fn accepted(told: &[ConnectorCommand]) -> Option<(u64, Vec<String>)> {
     let text = |payload: &Payload| match payload {
-        Payload::Event(bytes) => match event::decode(bytes) {
-            Ok(ImEvent::Message(message)) => message.body,
-            other => format!("{other:?}"),
-        },
-        other => format!("{other:?}"),
+        Payload::Event(bytes) => {
+            let Ok(ImEvent::Message(message)) = event::decode(bytes) else { panic!("{bytes:?} is no message") };
+            message.body
+        }
+        Payload::Ephemeral(_) | Payload::Tombstone => String::new(),
     };
-    told.iter().find_map(|command| match command {
-        ConnectorCommand::Accept { out_first, out, .. } => Some((*out_first, out.iter().map(text).collect())),
-        _ => None,
+    told.iter().find_map(|command| {
+        let ConnectorCommand::Accept { out_first, out, .. } = command else { return None };
+        Some((*out_first, out.iter().map(text).collect()))
     })
 }
 
