@@ -536,9 +536,22 @@ impl Client {
     }
 
     fn handle_gone(&mut self, reason: CloseReason, now: Instant) {
-        if reason == CloseReason::CustomerLost && self.resumption.is_some() {
+        match reason {
             // Its client has taken the stream up at another relay.
-            return self.close_with_error("conflict", "This stream goes on elsewhere.", "resumed-elsewhere");
+            CloseReason::CustomerLost if self.resumption.is_some() => {
+                return self.close_with_error("conflict", "This stream goes on elsewhere.", "resumed-elsewhere");
+            }
+            // So it may have here, and the word of it was lost. The client asks again, and the connector knows.
+            CloseReason::Fault if self.is_resumable() => {
+                return self.close_with_error("remote-connection-failed", "Please come back.", "fault");
+            }
+            CloseReason::CustomerLost
+            | CloseReason::Fault
+            | CloseReason::CustomerLeft
+            | CloseReason::AgentDone
+            | CloseReason::Shutdown
+            | CloseReason::DetachExpired
+            | CloseReason::StoreRegressed => {}
         }
         let text = match reason {
             CloseReason::DetachExpired => "The connection to the company was lost for too long. Please come again.",

@@ -32,7 +32,7 @@ use super::resumable::{Resumables, Seat, StreamId, label_of};
 use super::settings::Limits;
 
 use self::live::{Back, Live};
-use self::resume::{RESUME_WITHIN, Returning, jid_of, settings_of};
+use self::resume::{Returning, jid_of, settings_of};
 
 /// What all connections of one relay share.
 #[derive(Debug)]

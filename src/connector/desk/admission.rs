@@ -116,9 +116,6 @@ impl Desk {
                     self.store_regressed(session);
                     return self.refuse(relay, channel, open, refusal(RefusalCode::StoreRegressed, "store-regressed", text));
                 }
-                if let Err(refusal) = self.take_return(session, open) {
-                    return self.refuse(relay, channel, open, refusal);
-                }
                 self.attach((relay, channel), session, open, attachment);
             }
         }
@@ -263,6 +260,10 @@ impl Desk {
         if told > 0 && (told < session.attachment || (told == session.attachment && is_elsewhere)) {
             return self.tunnel(relay, ConnectorCommand::Reset { channel, code: ResetCode::Moved });
         }
+        if let Err(refusal) = self.take_return(id, open) {
+            return self.refuse(relay, channel, open, refusal);
+        }
+        let Some(session) = self.sessions.get_mut(&id) else { return };
         let older = session.channel.replace((relay, channel)).filter(|older| *older != (relay, channel));
         session.attachment = if told == 0 { session.attachment.saturating_add(1) } else { told.max(session.attachment) };
         session.was_asked_for = true;

@@ -46,6 +46,8 @@ pub(super) struct Resumption {
     own_waiting: usize,
     /// What was written and is not acknowledged, in order.
     written: VecDeque<String>,
+    /// What must be recorded before its client may come back here.
+    fence: (u64, u32),
     /// Nothing is written before.
     writes_from: Option<Instant>,
     /// Since when no client is there.
@@ -80,6 +82,7 @@ impl Resumption {
             queue: VecDeque::new(),
             own_waiting: 0,
             written: VecDeque::new(),
+            fence: (after, 0),
             writes_from: None,
             held: None,
             parting: None,
@@ -145,9 +148,24 @@ impl Client {
         self.hangs_up
     }
 
-    /// Whether all that the client has sent is handled: only then [`Client::resume`] can tell it what to send again.
-    pub fn is_settled(&self) -> bool {
-        self.inward.is_settled()
+    /// The client asks, on another connection, to go on here. It may have been elsewhere meanwhile, of which nothing is known here yet:
+    /// so the connector is asked, by an own stanza that says nothing, whether this relay still has the session.
+    pub fn handle_return(&mut self, now: Instant) {
+        self.handle_lost(now);
+        let stanza = self.inert(&format!("{}-back", self.id_prefix));
+        if let Some(stanza) = stanza.filter(|_| self.is_held()) {
+            self.queue_own(&stanza);
+            if let Some(resumption) = &mut self.resumption {
+                resumption.fence = resumption.announced;
+            }
+        }
+    }
+
+    /// Whether [`Client::resume`] may be called: the session is still here, and all that the client has sent is handled, so that it
+    /// can be told what to send again.
+    pub fn may_resume(&self) -> bool {
+        let is_here = self.resumption.as_ref().is_some_and(|resumption| resumption.recorded >= Some(resumption.fence));
+        is_here && self.inward.is_settled()
     }
 
     /// The client is back, and has handled `h` stanzas: what it is told, before anything else.
@@ -321,8 +339,11 @@ impl Client {
     /// Stands for an event whose text is gone, or that shows nothing: the client counts a stanza for each. It says what is true: at
     /// this moment nobody types.
     fn placeholder(&self, number: u64) -> String {
-        let id = format!("{}-{number}", self.id_prefix);
-        let stanza = stanza_of(&ImEvent::ChatState(ChatState::Active), &self.desk, &self.site.client, &id);
+        let stanza = self.inert(&format!("{}-{number}", self.id_prefix));
         stanza.map(|stanza| stanza.to_xml()).unwrap_or_default()
+    }
+
+    fn inert(&self, id: &str) -> Option<Element> {
+        stanza_of(&ImEvent::ChatState(ChatState::Active), &self.desk, &self.site.client, id)
     }
 }

@@ -14,10 +14,13 @@ use crate::relay::client::Client;
 use crate::relay::resumable::{Ask, Digest, Entry, Granted, NotGranted, Seat};
 use crate::telemetry::HOP;
 
-use super::{RESUME_WITHIN, Shared, now};
+use super::{Shared, now};
 
 /// Events taken before what they wrote leaves.
 const BATCH: usize = 64;
+
+/// How long a client that asks waits for the session that is here; then the connector is asked for it.
+const SETTLED_WITHIN: Duration = Duration::from_secs(3);
 
 /// How long a transport that was taken over may take to hear it.
 const CONFLICT_WITHIN: Duration = Duration::from_millis(500);
@@ -169,14 +172,14 @@ impl Live {
             let _slow = tokio::time::timeout(CONFLICT_WITHIN, Box::pin(seat.stream.close())).await;
         }
         self.back.coming = None;
-        self.client.handle_lost(now());
-        self.back.asking = Some((ask, Instant::now() + RESUME_WITHIN));
+        self.client.handle_return(now());
+        self.back.asking = Some((ask, Instant::now() + SETTLED_WITHIN));
     }
 
-    /// Tells a client that asks how to go on, once all that it had sent is handled: it would send the rest again.
+    /// Tells a client that asks how to go on, once it is certain what it has to send again.
     fn answer_asking(&mut self) {
         let Some((ask, until)) = self.back.asking.take() else { return };
-        if self.client.is_settled() {
+        if self.client.may_resume() {
             let granted = self.client.resume(ask.h, now()).map_err(|_| NotGranted::BadCount).map(|output| {
                 let (seat, coming) = oneshot::channel();
                 self.back.coming = Some(coming);

@@ -18,7 +18,7 @@ use super::live::{Back, Live};
 use super::{CustomerJudge, Shared, now};
 
 /// How long a client that asks may wait: for what it sent before to be handled, or for the connector's answer.
-pub(super) const RESUME_WITHIN: Duration = Duration::from_secs(10);
+const RESUME_WITHIN: Duration = Duration::from_secs(10);
 
 /// A session that another relay had, asked for at its connector.
 pub(super) struct Returning {
@@ -141,7 +141,7 @@ impl CustomerJudge<'_> {
         if label_of(&admitted.identity) != id.label {
             return Err(NotBack::Unknown("resume-other-connector"));
         }
-        if let Some(output) = self.find_here(id.digest(), h).await? {
+        if let Some(output) = self.find_here(id.digest(), h).await {
             return Ok(output);
         }
         if self.tunnels.attachment(&admitted.identity) == Attachment::Detached {
@@ -158,17 +158,14 @@ impl CustomerJudge<'_> {
     }
 
     /// Asks a session that this relay has.
-    async fn find_here(&mut self, digest: Digest, h: u32) -> Result<Option<String>, NotBack> {
-        let Some(answer) = self.shared.resumables.ask(digest, h) else { return Ok(None) };
-        match answer.await {
+    async fn find_here(&mut self, digest: Digest, h: u32) -> Option<String> {
+        match self.shared.resumables.ask(digest, h)?.await {
             Ok(Ok(Granted { output, seat })) => {
                 self.seat = Some(seat);
-                Ok(Some(output))
+                Some(output)
             }
-            Ok(Err(NotGranted::BadCount)) => Err(NotBack::Unknown("resume-bad-count")),
-            Ok(Err(NotGranted::Slow)) => Err(NotBack::Unanswered("resume-unsettled")),
-            // It ended at this moment.
-            Err(_) => Ok(None),
+            // It ended at this moment, or its client has been elsewhere, or nobody can say: the connector knows.
+            Ok(Err(NotGranted::BadCount | NotGranted::Slow)) | Err(_) => None,
         }
     }
 

@@ -246,7 +246,8 @@ impl World {
                 let index = self.dice.below(PEOPLE as u64) as usize;
                 let is_noticed = self.dice.chance(60);
                 let wait = Duration::from_millis(self.dice.below(1500));
-                if let Some((relay, key)) = self.people[index].break_off(self.now + wait)
+                if !self.people[index].is_asking()
+                    && let Some((relay, key)) = self.people[index].break_off(self.now + wait)
                     && is_noticed
                 {
                     self.relays[relay].client_lost(key, self.now);

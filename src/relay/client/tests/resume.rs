@@ -104,10 +104,13 @@ fn a_client_that_comes_back_here_gets_what_it_lacks_once_and_then_what_came_mean
     rig.data(2, &text("second"));
     rig.output();
     rig.lost();
-    assert!(!rig.client.is_settled(), "its message is on the way");
     rig.data(3, &text("third"));
+    rig.client.handle_return(rig.now);
+    assert_eq!(rig.owns(), [(3, 1)], "whether the session is still here");
+    rig.recorded(3, 1);
+    assert!(!rig.client.may_resume(), "its message is on the way");
     rig.handled_with(1, 1);
-    assert!(rig.client.is_settled());
+    assert!(rig.client.may_resume());
     assert_eq!(rig.ends(), []);
     let told = rig.resume(1);
     assert!(told.starts_with(&format!("<resumed xmlns='{}' previd='{ID}' h='1'/>", ns::STREAM_MANAGEMENT)), "{told}");
@@ -117,8 +120,19 @@ fn a_client_that_comes_back_here_gets_what_it_lacks_once_and_then_what_came_mean
     assert!(output.contains("third") && !output.contains("second"), "{output}");
     rig.data(4, &text("fourth"));
     assert!(rig.output().contains("fourth"));
-    rig.stanza(&sm("a").with_attribute("h", "4"));
-    assert_eq!(rig.proofs(), [(4, Proof::Confirmed)]);
+    rig.stanza(&sm("a").with_attribute("h", "5"));
+    assert_eq!(rig.proofs(), [(4, Proof::Confirmed)], "and one stanza that says nothing");
+}
+
+#[test]
+fn a_session_that_has_gone_elsewhere_is_not_gone_on_with_here() {
+    let mut rig = resumable();
+    rig.lost();
+    rig.client.handle_return(rig.now);
+    assert!(!rig.client.may_resume());
+    rig.client.handle_tunnel(RelayEvent::Gone { session: SESSION, reason: CloseReason::CustomerLost }, rig.now);
+    assert!(!rig.client.may_resume());
+    assert_eq!((rig.client.poll_over(), rig.ends()), (Some("resumed-elsewhere"), vec![]));
 }
 
 #[test]
@@ -238,7 +252,7 @@ fn at_another_relay_the_counts_go_on_and_nothing_is_introduced_again() {
     assert_eq!(told, format!("<resumed xmlns='{}' previd='{ID}' h='9'/>", ns::STREAM_MANAGEMENT));
     let mut rig = Rig { client, now, commands: Vec::new() };
     rig.pass(Duration::from_secs(5));
-    assert_eq!((rig.output().as_str(), rig.client.is_settled()), ("", true));
+    assert_eq!((rig.output().as_str(), rig.client.may_resume()), ("", true));
     rig.stanza(&message(QUEUE, "m1", "one"));
     assert_eq!(rig.counts(), [10]);
     rig.handled_with(4, 10);

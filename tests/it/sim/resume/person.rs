@@ -64,6 +64,11 @@ impl Person {
         self.previd.is_some()
     }
 
+    /// Whether he has asked to resume, and waits for the answer. Who goes elsewhere meanwhile is not played here (docs: Not yet).
+    pub(super) fn is_asking(&self) -> bool {
+        self.is_resuming && self.place().is_some()
+    }
+
     /// What he asks to resume, and his count.
     pub(super) fn resumes(&self) -> Option<u32> {
         self.previd.as_ref().map(|_| self.received)

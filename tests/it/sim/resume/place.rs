@@ -225,6 +225,7 @@ impl Place {
         };
         if let Some(session) = self.sessions.iter_mut().find(|session| session.secret == person.secret) {
             session.lose(now);
+            session.client.handle_return(now);
             session.asking = Some((connection, h));
             return;
         }
@@ -274,7 +275,7 @@ impl Place {
     pub(super) fn serve(&mut self, plant: Option<Plant>, now: Instant) {
         for session in &mut self.sessions {
             if let Some((connection, h)) = session.asking
-                && session.client.is_settled()
+                && session.client.may_resume()
                 && let Ok(text) = session.client.resume(h, now)
             {
                 session.asking = None;
