@@ -16,6 +16,7 @@ mod listener;
 pub mod policies;
 mod refusal_log;
 pub mod reload;
+mod resumable;
 pub mod settings;
 pub mod setup;
 pub mod software_policy;
@@ -86,7 +87,7 @@ impl Relay {
             domains: door.mechanisms(),
             attempts: settings.limits.attempts,
             stream_management: true,
-            resumption: false,
+            resumption: true,
             salt_secret: [0; 32],
         };
         let shared = Arc::new(Shared {
@@ -103,6 +104,7 @@ impl Relay {
             log: RefusalLog::new(audit.clone()),
             access: settings.access.client.watched(),
             software: Arc::clone(&settings.software),
+            resumables: Arc::default(),
         });
         let lists = vec![("client", Arc::clone(&settings.access.client)), ("tunnel", Arc::clone(&settings.access.tunnel))];
         let reload = Arc::new(Reload::new(settings.access, settings.software, settings.file, audit.clone()));

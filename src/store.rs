@@ -115,6 +115,9 @@ pub enum Op {
     OutHandled { session: SessionId, number: u64, proof: Proof },
     /// The relay's own stanzas (XEP-0198 account): `count` in all after outward event `after`; the greatest count stands.
     Own { session: SessionId, after: u64, count: u32 },
+    /// The client's count (XEP-0198) stands at `count` right after outward event `event`: what it counts from now on is told from there.
+    /// OWN of events before `own_from` is forgotten.
+    Counts { session: SessionId, event: u64, count: u32, own_from: u64 },
     /// A relay asked for the session and showed how far it is; `attachment` rises when its client has come again.
     Attached { session: SessionId, attachment: u32 },
     /// Outward numbers from `from` on were given while no relay had asked for the session since the start; until one does.
@@ -233,6 +236,8 @@ pub struct StoredSession {
     pub fin: Option<(u64, Fin)>,
     /// The relay's own stanzas: how many after which outward event, in order.
     pub own: Vec<(u64, u32)>,
+    /// Where the client can resume: an outward event, and its count right after it.
+    pub counts: Option<(u64, u32)>,
     /// The conversation so far, both ways, oldest first, the last 200 events with a body and whatever is not delivered.
     pub history: Vec<(crate::session::Direction, StoredEvent)>,
 }

@@ -10,7 +10,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use crate::net::listener::Listener;
-use crate::net::negotiate::{Judge, Terms, negotiate, resource_of};
+use crate::net::negotiate::{Judge, Resumption, Terms, negotiate, resource_of};
 use crate::net::shutdown::Stop;
 use crate::net::stream::Stream;
 use crate::proto::xmpp::negotiation::{Login, stream_error};
@@ -124,15 +124,20 @@ impl Judge for AgentJudge<'_> {
         jid
     }
 
-    async fn resume(&mut self, user: &str, previd: &str, h: u32) -> Option<String> {
+    async fn resume(&mut self, user: &str, previd: &str, h: u32) -> Resumption {
         let input = Input::AgentResume { stream: self.leg.handle, agent: user.to_owned(), previd: previd.to_owned(), h };
-        self.inputs.send(input).await.ok()?;
-        match self.leg.commands.recv().await? {
-            LegCommand::Resumed { resource, output } => {
+        if self.inputs.send(input).await.is_err() {
+            return Resumption::Unanswered;
+        }
+        match self.leg.commands.recv().await {
+            Some(LegCommand::Resumed { resource, output }) => {
                 self.bound = Some(Bound { agent: user.to_owned(), resource, is_resumed: true });
-                Some(output)
+                Resumption::Resumed(output)
             }
-            LegCommand::ResumeRefused | LegCommand::Write(_) | LegCommand::Close { .. } | LegCommand::Read { .. } => None,
+            Some(LegCommand::ResumeRefused | LegCommand::Write(_) | LegCommand::Close { .. } | LegCommand::Read { .. }) => {
+                Resumption::Unknown
+            }
+            None => Resumption::Unanswered,
         }
     }
 }

@@ -42,8 +42,19 @@ pub trait Judge: Send {
     fn scram_keys(&mut self, domain: &str, user: &str) -> Option<ScramKeys>;
     /// The full JID of a user who binds a resource.
     fn bind(&mut self, domain: &str, user: &str, resource: Option<String>) -> String;
-    /// Resumes a stream (XEP-0198 §5): what to write, beginning with `<resumed/>`; `None` where it is not known.
-    fn resume(&mut self, user: &str, previd: &str, h: u32) -> impl Future<Output = Option<String>> + Send;
+    /// Resumes a stream (XEP-0198 §5).
+    fn resume(&mut self, user: &str, previd: &str, h: u32) -> impl Future<Output = Resumption> + Send;
+}
+
+/// What becomes of a stream that its client takes up again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resumption {
+    /// It goes on: what to write, beginning with `<resumed/>`.
+    Resumed(String),
+    /// It is over, or never was. The client forgets it, and may bind.
+    Unknown,
+    /// Nobody can say now. The client keeps what it has, and asks again.
+    Unanswered,
 }
 
 /// What a listener lets a client take before its session.
@@ -160,10 +171,12 @@ impl Arrival<'_> {
                 self.with(|negotiation| negotiation.bound(&jid));
             }
             Action::Resume { domain: _, user, previd, h } => {
-                let output = judge.resume(&user, &previd, h).await;
-                self.with(|negotiation| match &output {
-                    Some(output) => negotiation.resume_accepted(output),
-                    None => negotiation.resume_refused(),
+                let resumption = judge.resume(&user, &previd, h).await;
+                self.with(|negotiation| match &resumption {
+                    Resumption::Resumed(output) => negotiation.resume_accepted(output),
+                    Resumption::Unknown => negotiation.resume_refused(),
+                    // Most clients take any <failed/> for the end of all they have not sent yet.
+                    Resumption::Unanswered => negotiation.end("remote-connection-failed", "Please try again soon."),
                 });
             }
             Action::Established => return Ok(true),

@@ -272,8 +272,9 @@ pub enum RelayEvent {
     TunnelUp { identity: Identity, epoch: u64, resumed: bool },
     /// The tunnel has no carrier now.
     TunnelDetached { identity: Identity },
-    /// The session stands; the first event that its owner sends, or has sent, has number `in_first`.
-    OpenOk { session: SessionKey, in_first: u64 },
+    /// The session stands: the first event that its owner sends, or has sent, has number `in_first`, and the next outward event to come
+    /// is at or above `out_first`.
+    OpenOk { session: SessionKey, in_first: u64, out_first: u64 },
     /// The session was refused and is forgotten.
     OpenRefused { session: SessionKey, code: RefusalCode, text: String },
     /// The next outward event, in order, once.

@@ -4,10 +4,12 @@
 //! Poll order: after every `handle_*`, drain `poll_command`, then write `poll_output`; call `handle_drained` when the transport took it
 //! all; when `poll_over` yields, write what is left and close. Leave the socket unread while `wants_read` says no.
 //!
-//! Only text that is rebuilt from [`Element`]s leaves here, either way. Left out: resumption; a stream that is lost is a session that ends.
+//! Only text that is rebuilt from [`Element`]s leaves here, either way. A stream that is lost is a session that ends, but where its client
+//! can resume (`resume`).
 
 mod inward;
 mod outward;
+mod resume;
 pub mod software;
 mod stream;
 #[cfg(test)]
@@ -28,7 +30,10 @@ use crate::session::CloseReason;
 
 use self::inward::Inward;
 use self::outward::Outward;
+use self::resume::Resumption;
 use self::software::{Screening, Software};
+
+pub use self::resume::{BadCount, HELD_FOR};
 
 /// The queue's resource: one for all, so that a client keeps one conversation.
 const RESOURCE: &str = "desk";
@@ -82,6 +87,8 @@ pub struct ClientSettings {
     pub idle: Idle,
     /// Yields unguessable ids.
     pub entropy: fn() -> [u8; 16],
+    /// The id under which the stream can be resumed, if it can. A secret.
+    pub resume_id: Option<String>,
 }
 
 /// Whether the tunnel to the queue's connector has a carrier.
@@ -113,6 +120,15 @@ pub struct Client {
     timers: Timers,
     dropped: u64,
     told_interrupted: bool,
+    /// The newest outward event that came.
+    last_event: u64,
+    is_software_known: bool,
+    /// OPEN was answered: the session's numbers are known.
+    is_open: bool,
+    resume_id: Option<String>,
+    resumption: Option<Box<Resumption>>,
+    /// The transport is to be closed, and the session held.
+    hangs_up: bool,
 }
 
 #[derive(Debug)]
@@ -141,7 +157,7 @@ enum Phase {
 impl Client {
     /// Begins right after the bind result was put into the output.
     pub fn new(settings: ClientSettings, now: Instant) -> Self {
-        let ClientSettings { session, domain, client, queue, is_anonymous, screening, idle, entropy } = settings;
+        let ClientSettings { session, domain, client, queue, is_anonymous, screening, idle, entropy, resume_id } = settings;
         let desk = format!("{}/{RESOURCE}", queue.jid);
         let id_prefix = hex(&entropy()[..6]);
         Self {
@@ -162,6 +178,12 @@ impl Client {
             timers: Timers { bound: now, heard: now, pinged: false, presence_shown: false, detached: None },
             dropped: 0,
             told_interrupted: false,
+            last_event: 0,
+            is_software_known: false,
+            is_open: false,
+            resume_id,
+            resumption: None,
+            hangs_up: false,
         }
     }
 
@@ -176,6 +198,7 @@ impl Client {
                     "presence" => self.handle_presence(stanza, now),
                     _ => self.handle_iq(stanza, now),
                 }
+                self.report_count();
                 self.poll_software(now);
             }
             Phase::Farewell { .. } => self.handle_late_proof(stanza, now),
@@ -209,8 +232,13 @@ impl Client {
     }
 
     /// The transport is gone: closed without a word, reset, or not taking a byte for too long.
-    pub fn handle_lost(&mut self) {
+    pub fn handle_lost(&mut self, now: Instant) {
         match self.phase {
+            Phase::Live if self.is_resumable() => self.hold(now),
+            // It may come back to hear the rest: its session is not told that it has.
+            Phase::Farewell { reason, .. } if self.resumption.as_ref().is_some_and(|resumption| resumption.is_on()) => {
+                self.phase = Phase::Over { reason };
+            }
             Phase::Live => {
                 self.finish(CloseReason::CustomerLost, "");
                 self.phase = Phase::Over { reason: "customer-lost" };
@@ -239,13 +267,13 @@ impl Client {
         }
         match event {
             RelayEvent::Data { number, payload, .. } => self.handle_data(number, &payload, now),
-            RelayEvent::Handled { number, .. } => self.inward.handled(number),
+            RelayEvent::Handled { number, sm_in, .. } => self.inward.handled(number, sm_in),
+            RelayEvent::OwnHandled { after, count, .. } => self.handle_recorded(after, count, now),
             RelayEvent::Fin { fin, .. } => self.handle_fin(&fin, now),
             RelayEvent::OpenRefused { text, .. } => self.leave(&text, "open-refused", now),
             RelayEvent::Gone { reason, .. } => self.handle_gone(reason, now),
-            RelayEvent::OpenOk { in_first, .. } => self.inward.opened(in_first),
-            RelayEvent::OwnHandled { .. }
-            | RelayEvent::TunnelUp { .. }
+            RelayEvent::OpenOk { in_first, out_first, .. } => self.opened(in_first, out_first),
+            RelayEvent::TunnelUp { .. }
             | RelayEvent::TunnelDetached { .. }
             | RelayEvent::GoAway { .. }
             | RelayEvent::Verdict { .. }
@@ -270,7 +298,10 @@ impl Client {
 
     /// The relay stops.
     pub fn handle_shutdown(&mut self) {
-        if self.phase == Phase::Live {
+        if self.is_resumable() {
+            // Its session goes on at another relay, or at this one's next process.
+            self.close_with_error("system-shutdown", "This server stops for a moment; please reconnect.", "shutdown");
+        } else if self.phase == Phase::Live {
             self.finish(CloseReason::Shutdown, "");
             self.close_with_error("system-shutdown", "This server stops for a moment; please reconnect.", "shutdown");
         }
@@ -303,6 +334,11 @@ impl Client {
         self.greet_late(now);
         self.software.handle_timeout(now);
         self.poll_software(now);
+        self.mind_absence(now);
+        if self.is_held() || self.phase != Phase::Live {
+            return;
+        }
+        self.release(now);
         let proof = self.outward.handle_timeout(now);
         self.report(proof);
         self.ask_for_proof(now);
@@ -319,17 +355,13 @@ impl Client {
         }
         let timers = &self.timers;
         let silence = if timers.pinged { self.idle.close_after } else { self.idle.ping_after };
-        let interrupted = timers.detached.filter(|_| !self.told_interrupted).map(|since| since + INTERRUPTED_AFTER);
-        [
-            (!timers.presence_shown).then(|| timers.bound + PRESENCE_AFTER),
-            self.software.poll_timeout(),
-            self.outward.poll_timeout(),
-            interrupted,
-            Some(timers.heard + silence),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        let early = [(!timers.presence_shown).then(|| timers.bound + PRESENCE_AFTER), self.software.poll_timeout()];
+        if self.is_held() || self.hangs_up {
+            return early.into_iter().chain([self.absence_due()]).flatten().min();
+        }
+        let interrupted = timers.detached.filter(|_| self.may_tell_interruption()).map(|since| since + INTERRUPTED_AFTER);
+        let live = [self.outward.poll_timeout(), interrupted, Some(timers.heard + silence), self.release_due()];
+        early.into_iter().chain(live).flatten().min()
     }
 
     /// Text to write to the transport.
@@ -362,7 +394,8 @@ impl Client {
 
     /// Whether more may be read from the transport.
     pub fn wants_read(&self) -> bool {
-        self.phase != Phase::Live || !self.inward.is_full()
+        let is_full = self.inward.is_full() || self.resumption.as_ref().is_some_and(|resumption| resumption.is_full());
+        self.phase != Phase::Live || !is_full
     }
 
     /// Child elements and stanzas that were dropped so far; the counter begins anew.
@@ -458,6 +491,7 @@ impl Client {
     }
 
     fn handle_data(&mut self, number: u64, payload: &Payload, now: Instant) {
+        self.last_event = number;
         let shown = match payload {
             Payload::Event(bytes) | Payload::Ephemeral(bytes) => event::decode(bytes).ok(),
             Payload::Tombstone => None,
@@ -475,6 +509,7 @@ impl Client {
             stanza_of(&event, &self.desk, &self.site.client, &id)
         });
         match stanza {
+            stanza if self.resumption.is_some() => self.queue_event(number, stanza.as_ref(), now),
             Some(stanza) => {
                 stanza.write(ns::CLIENT, &mut self.output);
                 let shown = self.outward.shown(number, now);
@@ -494,6 +529,23 @@ impl Client {
     }
 
     fn handle_gone(&mut self, reason: CloseReason, now: Instant) {
+        match reason {
+            // Its client has taken the stream up at another relay.
+            CloseReason::CustomerLost if self.resumption.is_some() => {
+                return self.close_with_error("conflict", "This stream goes on elsewhere.", "resumed-elsewhere");
+            }
+            // So it may have here, and the word of it was lost. The client asks again, and the connector knows.
+            CloseReason::Fault if self.is_resumable() => {
+                return self.close_with_error("remote-connection-failed", "Please come back.", "fault");
+            }
+            CloseReason::CustomerLost
+            | CloseReason::Fault
+            | CloseReason::CustomerLeft
+            | CloseReason::AgentDone
+            | CloseReason::Shutdown
+            | CloseReason::DetachExpired
+            | CloseReason::StoreRegressed => {}
+        }
         let text = match reason {
             // Somebody came with the same proof: the conversation is his now (RFC 6120 §4.9.3.3).
             CloseReason::CustomerLost => {
@@ -511,12 +563,19 @@ impl Client {
 
     /// The tunnel's side ended the session: a last sentence, then the stream's end.
     fn leave(&mut self, text: &str, reason: &'static str, now: Instant) {
-        self.notice(text, now);
+        if self.is_held() {
+            return self.part_later(text, reason);
+        }
+        self.release_all(now);
+        if let Some(stanza) = self.notice_of(text) {
+            self.write(&stanza, now);
+        }
         self.farewell(reason, now);
     }
 
     fn farewell(&mut self, reason: &'static str, now: Instant) {
         if self.phase == Phase::Live {
+            self.release_all(now);
             self.output.push_str("</stream:stream>");
             self.phase = Phase::Farewell { until: now + FAREWELL, reason };
         }
@@ -558,21 +617,30 @@ impl Client {
     }
 
     fn tell_interruption(&mut self, now: Instant) {
-        if self.timers.detached.is_some_and(|since| now >= since + INTERRUPTED_AFTER) && !self.told_interrupted {
+        if self.timers.detached.is_some_and(|since| now >= since + INTERRUPTED_AFTER) && self.may_tell_interruption() {
             self.told_interrupted = true;
             self.notice(INTERRUPTED, now);
         }
     }
 
+    /// A client that can resume is sent nothing that the connector has not recorded; it is told nothing, and loses nothing.
+    fn may_tell_interruption(&self) -> bool {
+        !self.told_interrupted && self.resumption.is_none()
+    }
+
     fn notice(&mut self, text: &str, now: Instant) {
+        if let Some(stanza) = self.notice_of(text) {
+            self.say(&stanza, now);
+        }
+    }
+
+    fn notice_of(&self, text: &str) -> Option<Element> {
         if text.is_empty() {
-            return;
+            return None;
         }
         let event = ImEvent::Message(Message { body: text.to_owned(), author: Author::Notice, ..Message::default() });
         let id = hex(&(self.entropy)()[..8]);
-        if let Some(stanza) = stanza_of(&event, &self.desk, &self.site.client, &id) {
-            self.say(&stanza, now);
-        }
+        stanza_of(&event, &self.desk, &self.site.client, &id)
     }
 
     fn refuse_large(&mut self, stanza: &Element, now: Instant) {
@@ -592,8 +660,19 @@ impl Client {
         }
     }
 
-    /// Writes a stanza of our own.
+    /// Sends a stanza of our own.
     fn say(&mut self, stanza: &Element, now: Instant) {
+        if self.resumption.is_some() { self.queue_own(stanza) } else { self.write(stanza, now) }
+    }
+
+    /// Stanzas without an event are counted too.
+    fn report_count(&mut self) {
+        if let Some(sm_in) = self.inward.take_unreported() {
+            self.commands.push_back(RelayCommand::Counted { session: self.session, sm_in });
+        }
+    }
+
+    fn write(&mut self, stanza: &Element, now: Instant) {
         stanza.write(ns::CLIENT, &mut self.output);
         let written = self.outward.own(now);
         self.check(written);

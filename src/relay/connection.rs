@@ -1,43 +1,42 @@
 //! One customer's connection from its first byte to its last: opening, negotiation, session.
 
+mod live;
+mod resume;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::fingerprint::Fingerprint;
 use crate::net::allow_files::Watched;
 use crate::net::entropy;
-use crate::net::negotiate::{Judge, Terms, negotiate, resource_of};
+use crate::net::negotiate::{Arrived, Judge, Resumption, Terms, negotiate, resource_of};
 use crate::net::proxy_protocol::{self, Origin};
 use crate::net::shutdown::Stop;
-use crate::net::stream::Stream;
-use crate::proto::tunnel::{Admission, Assertion, Identity, Open, OpenKind, Payload, RelayCommand, RelayEvent};
+use crate::net::stream::{Greeting, Stream};
+use crate::proto::tunnel::{Admission, Assertion, Open, OpenKind};
 use crate::proto::xmpp::negotiation::Login;
-use crate::proto::xmpp::reader::{ReadEvent, Reader};
 use crate::proto::xmpp::sasl::{SaslFailure, ScramKeys};
 use crate::session::{OpenId, SessionSecret};
-use crate::telemetry::HOP;
 use crate::telemetry::audit::{Event, LinkMark, link_hash};
 
-use super::attach::{SessionEvents, Tunnels};
+use super::attach::Tunnels;
+use super::client::Client;
 use super::client::software::Screening;
-use super::client::{Client, ClientSettings};
 use super::counters::{Counters, Place};
 use super::door::{Admitted, Door};
 use super::listener::DENIED;
 use super::refusal_log::RefusalLog;
+use super::resumable::{Resumables, Seat, StreamId, label_of};
 use super::settings::Limits;
 use super::software_policy::SoftwarePolicy;
 
-/// Events taken before what they wrote leaves.
-const BATCH: usize = 64;
-
-/// Stanzas of one customer after which it is somebody else's turn: whoever writes without a pause would otherwise keep the others
-/// waiting for as long as the runtime lets one task go on.
-const TURN: usize = 16;
+use self::live::{Back, Live};
+use self::resume::{Returning, jid_of, settings_of};
 
 /// What all connections of one relay share.
 #[derive(Debug)]
@@ -49,6 +48,7 @@ pub(super) struct Shared {
     pub(super) log: RefusalLog,
     pub(super) access: Watched,
     pub(super) software: Arc<SoftwarePolicy>,
+    pub(super) resumables: Arc<Resumables>,
 }
 
 /// How long a relay goes on.
@@ -67,32 +67,13 @@ pub(super) struct Places {
     pub(super) before_login: Place,
 }
 
-/// A connection with its session.
-struct Live {
-    stream: Stream,
-    reader: Reader,
-    client: Client,
-    tunnels: Tunnels,
-    events: SessionEvents,
-    /// The connector that serves the queue.
-    identity: Identity,
-    /// The queue's address.
-    queue: String,
-    /// Where the client is.
-    peer: SocketAddr,
-    /// Events sent into the tunnel, which numbers them from 1.
-    sent: u64,
-    /// When the stanza that is being read began.
-    began: Option<std::time::Instant>,
-}
-
 /// Serves one connection to its end.
 pub(super) async fn serve(shared: Arc<Shared>, tunnels: Tunnels, socket: TcpStream, peer: SocketAddr, places: Places, until: Until) {
     let Until { closed, stopped } = until;
     let Places { connection, before_login } = places;
     let mut ends = Ends { peer, local: None };
-    let mut live = match Box::pin(arrive(&shared, &tunnels, socket, &mut ends, closed)).await {
-        Ok(live) => live,
+    let entrance = match Box::pin(arrive(&shared, &tunnels, socket, &mut ends, connection, closed)).await {
+        Ok(entrance) => entrance,
         Err(reason) => {
             shared.counters.count(reason);
             shared.log.write("connection", reason, ends.peer);
@@ -100,15 +81,27 @@ pub(super) async fn serve(shared: Arc<Shared>, tunnels: Tunnels, socket: TcpStre
         }
     };
     drop(before_login);
+    let mut live = match entrance {
+        Entrance::Session(live) => live,
+        // Its session has a task of its own.
+        Entrance::Back => return,
+    };
     let session = shared.counters.session();
     let reason = live.run(&shared, stopped).await;
-    Box::pin(live.stream.close()).await;
+    live.close().await;
     shared.counters.count(reason);
     tracing::info!(reason, "session ends");
     let audit = shared.log.audit();
     audit.record(Event::Left { address: audit.place(live.peer.ip()), queue: live.queue, reason });
     drop(session);
-    drop(connection);
+}
+
+/// What a connection came for.
+enum Entrance {
+    /// A session, which begins here or has come here.
+    Session(Box<Live>),
+    /// A session that is here already, and has its transport now.
+    Back,
 }
 
 /// Both ends of a client's connection, as far as they are known.
@@ -120,56 +113,75 @@ struct Ends {
 }
 
 /// Everything before the session.
-async fn arrive(shared: &Shared, tunnels: &Tunnels, mut socket: TcpStream, ends: &mut Ends, stop: Stop) -> Result<Box<Live>, &'static str> {
+async fn arrive(
+    shared: &Arc<Shared>,
+    tunnels: &Tunnels,
+    mut socket: TcpStream,
+    ends: &mut Ends,
+    connection: Place,
+    stop: Stop,
+) -> Result<Entrance, &'static str> {
     if shared.access.is_proxy(ends.peer.ip()) {
         look_behind(shared, &mut socket, ends).await?;
     }
     let (peer, local) = (ends.peer, ends.local.map_or_else(|| socket.local_addr(), Ok).map_err(|_| "transport")?);
-    let mut judge = CustomerJudge { shared, tunnels, peer, admitted: None, is_anonymous: false, jid: String::new() };
-    let arrived = negotiate(Stream::Plain(socket), &shared.terms, &mut judge, stop).await?;
-    let CustomerJudge { admitted, is_anonymous, jid, .. } = judge;
+    let mut judge = CustomerJudge::new(shared, tunnels, (peer, local));
+    let arrived = negotiate(Stream::Plain(socket), &shared.terms, &mut judge, stop).await;
     // The list may have changed meanwhile; where it changes later the stream is told.
-    if !shared.access.allows(peer.ip()) {
-        return Err(DENIED);
+    let arrived = arrived.and_then(|arrived| if shared.access.allows(peer.ip()) { Ok(arrived) } else { Err(DENIED) });
+    let Arrived { stream, reader, greeting } = match arrived {
+        Ok(arrived) => arrived,
+        Err(reason) => {
+            shared.log.write("connection", reason, peer);
+            return judge.left_behind().await.map(Entrance::Session).ok_or(reason);
+        }
+    };
+    let seat = Box::new(Seat { stream, reader, peer, _connection: connection });
+    if let Some(session) = judge.seat.take() {
+        // Where the session has ended meanwhile, its client sees its connection closed, and asks again.
+        return session.send(seat).map(|()| Entrance::Back).map_err(|_| "resume-lost");
     }
-    // The negotiation never claims success without a login.
-    let Admitted { admission, identity, contact, denied, issuer, continues } = admitted.ok_or("fault")?;
-    let hello = arrived.greeting.as_ref().map(|greeting| greeting.fingerprint);
-    let screening = Screening { knowledge: shared.software.knowledge(), denied, hello };
-    let ja4 = hello.map(|hello| hello.ja4.to_string());
-    tracing::info!(queue = contact.jid, ja4, "session begins");
-    let (audit, queue) = (shared.log.audit(), contact.jid.clone());
-    audit.record(Event::Admitted { address: audit.place(peer.ip()), queue: queue.clone(), link: mark_of(&admission, &issuer), ja4 });
+    if let Some(mut live) = judge.returned.take() {
+        tracing::info!("session goes on here");
+        live.seat = Some(seat);
+        return Ok(Entrance::Session(live));
+    }
+    begin(judge, seat, greeting).await.map(Entrance::Session)
+}
+
+/// A new session, or one that a customer continues with his link.
+async fn begin(judge: CustomerJudge<'_>, seat: Box<Seat>, greeting: Option<Greeting>) -> Result<Box<Live>, &'static str> {
+    let CustomerJudge { shared, tunnels, local, admitted, is_anonymous, id, .. } = judge;
+    // The negotiation never claims success without a login and a name.
+    let (Some(admitted), Some(id)) = (admitted, id) else { return Err("fault") };
+    let hello = greeting.as_ref().map(|greeting| greeting.fingerprint);
+    let screening = Screening { knowledge: shared.software.knowledge(), denied: Arc::clone(&admitted.denied), hello };
+    let (ja4, peer, queue) = (hello.map(|hello| hello.ja4.to_string()), seat.peer, admitted.contact.jid.clone());
+    tracing::info!(queue, ja4, "session begins");
+    let (audit, link) = (shared.log.audit(), mark_of(&admitted.admission, &admitted.issuer));
+    audit.record(Event::Admitted { address: audit.place(peer.ip()), queue: queue.clone(), link, ja4 });
     let open = Open {
-        kind: kind_of(continues),
-        admission: admission.clone(),
+        kind: kind_of(admitted.continues, id.secret),
+        admission: admitted.admission.clone(),
         client_addr: peer,
         local_addr: local,
         protocol: "xmpp".to_owned(),
-        sni: arrived.greeting.and_then(|greeting| greeting.sni),
+        sni: greeting.and_then(|greeting| greeting.sni),
         software: screening.seen(),
         resumable: false,
         waited: Duration::ZERO,
     };
+    let identity = admitted.identity.clone();
     let (session, events) = tunnels.open(identity.clone(), Box::new(open)).await;
-    let settings = ClientSettings {
-        session,
-        domain: admission.domain,
-        client: jid,
-        queue: contact,
-        is_anonymous,
-        screening,
-        idle: shared.limits.idle,
-        entropy: entropy::sixteen,
-    };
+    let settings = settings_of(shared, session, admitted, is_anonymous, &id, screening);
     let client = Client::new(settings, now());
-    let (stream, reader, tunnels) = (arrived.stream, arrived.reader, tunnels.clone());
-    Ok(Box::new(Live { stream, reader, client, tunnels, events, identity, queue, peer, sent: 0, began: None }))
+    let (tunnels, digest) = (tunnels.clone(), id.digest());
+    let (back, sent, began) = (Back::default(), 0, None);
+    Ok(Box::new(Live { seat: Some(seat), client, tunnels, events, identity, queue, peer, sent, began, digest, back }))
 }
 
 /// A new session; or the one that lives, of which only the connector knows the numbers.
-fn kind_of(continues: bool) -> OpenKind {
-    let secret = SessionSecret(entropy::sixteen());
+fn kind_of(continues: bool, secret: SessionSecret) -> OpenKind {
     if continues {
         OpenKind::Attach { secret, in_next: 0, out_next: 0, client_h: None, attachment: 0 }
     } else {
@@ -196,9 +208,23 @@ struct CustomerJudge<'a> {
     shared: &'a Shared,
     tunnels: &'a Tunnels,
     peer: SocketAddr,
+    local: SocketAddr,
     admitted: Option<Admitted>,
     is_anonymous: bool,
-    jid: String,
+    /// The id of a stream that begins.
+    id: Option<StreamId>,
+    /// The session that has asked for the transport.
+    seat: Option<oneshot::Sender<Box<Seat>>>,
+    /// A session that comes here, and one that has come.
+    returning: Option<Returning>,
+    returned: Option<Box<Live>>,
+}
+
+impl<'a> CustomerJudge<'a> {
+    fn new(shared: &'a Shared, tunnels: &'a Tunnels, (peer, local): (SocketAddr, SocketAddr)) -> Self {
+        let (admitted, id, seat, returning, returned) = (None, None, None, None, None);
+        Self { shared, tunnels, peer, local, admitted, is_anonymous: false, id, seat, returning, returned }
+    }
 }
 
 /// The shortest link is a code of so many characters. A password that is typed by mistake is shorter, and leaves no trace.
@@ -249,141 +275,15 @@ impl Judge for CustomerJudge<'_> {
 
     /// An opaque name.
     fn bind(&mut self, domain: &str, _user: &str, resource: Option<String>) -> String {
-        self.jid = format!("guest-{}@{domain}/{}", entropy::short_id(), resource_of(resource));
-        self.jid.clone()
+        let label = self.admitted.as_ref().map(|admitted| label_of(&admitted.identity)).unwrap_or_default();
+        let id = StreamId { label, secret: SessionSecret(entropy::sixteen()), resource: resource_of(resource) };
+        let jid = jid_of(&id, domain);
+        self.id = Some(id);
+        jid
     }
 
-    async fn resume(&mut self, _user: &str, _previd: &str, _h: u32) -> Option<String> {
-        None
-    }
-}
-
-impl Live {
-    async fn run(&mut self, shared: &Shared, mut stop: Stop) -> &'static str {
-        let timer = tokio::time::sleep_until(Instant::now());
-        tokio::pin!(timer);
-        // A channel that has ended is always ready: asked again, it would spin through the whole farewell.
-        let mut is_cut_off = false;
-        let mut access = shared.access.clone();
-        let denied = access.denied(self.peer.ip());
-        tokio::pin!(denied);
-        let mut is_denied = false;
-        self.client.handle_attachment(self.tunnels.attachment(&self.identity), now());
-        loop {
-            let count = self.read_stanzas();
-            self.flush(shared).await;
-            if count >= TURN {
-                tokio::task::yield_now().await;
-            }
-            if let Some(reason) = self.client.poll_over() {
-                return reason;
-            }
-            let wants_read = self.client.wants_read();
-            let slow_at = self.slow_at(wants_read, shared.limits.stanza_within);
-            arm(timer.as_mut(), [self.client.poll_timeout(), slow_at].into_iter().flatten().min());
-            tokio::select! {
-                read = self.stream.read(|bytes| self.reader.push(bytes)), if wants_read => match read {
-                    Ok(Some(())) => self.client.handle_heard(now()),
-                    Ok(None) | Err(_) => self.client.handle_lost(),
-                },
-                event = self.events.recv(), if !is_cut_off => match event {
-                    Some(event) => self.handle_events(event),
-                    None => {
-                        is_cut_off = true;
-                        self.client.handle_cut_off(now());
-                    }
-                },
-                () = self.tunnels.attachment_changed() => {
-                    self.client.handle_attachment(self.tunnels.attachment(&self.identity), now());
-                }
-                () = &mut denied, if !is_denied => {
-                    is_denied = true;
-                    self.client.handle_denied();
-                }
-                () = timer.as_mut() => {
-                    let now = now();
-                    if slow_at.is_some_and(|at| at <= now) {
-                        self.client.handle_slow();
-                    }
-                    self.client.handle_timeout(now);
-                }
-                () = stop.requested() => self.client.handle_shutdown(),
-            }
-        }
-    }
-
-    /// When a stanza that has begun must be whole. While this side does not read, the client is not slow.
-    fn slow_at(&mut self, wants_read: bool, within: Duration) -> Option<std::time::Instant> {
-        if !wants_read || !self.reader.is_inside_element() {
-            self.began = None;
-            return None;
-        }
-        Some(*self.began.get_or_insert_with(now) + within)
-    }
-
-    /// Hands what was read to the client, as far as it takes more; tells how many stanzas that were.
-    fn read_stanzas(&mut self) -> usize {
-        let now = now();
-        let mut count = 0;
-        while self.client.wants_read() && self.client.poll_over().is_none() {
-            match self.reader.poll() {
-                Ok(Some(ReadEvent::Stanza(stanza))) => {
-                    self.began = None;
-                    count += 1;
-                    self.client.handle_stanza(&stanza, now);
-                }
-                Ok(Some(ReadEvent::StreamClose)) => {
-                    self.client.handle_stream_close(now);
-                    break;
-                }
-                Ok(Some(ReadEvent::StreamOpen(_))) => {}
-                Ok(None) => break,
-                Err(fault) => {
-                    self.client.handle_fault(fault, now);
-                    break;
-                }
-            }
-        }
-        count
-    }
-
-    fn handle_events(&mut self, first: RelayEvent) {
-        let now = now();
-        let mut next = Some(first);
-        for _ in 0..BATCH {
-            let Some(event) = next.take().or_else(|| self.events.try_recv()) else { return };
-            if let RelayEvent::Data { number, payload: Payload::Event(_) | Payload::Ephemeral(_), .. } = &event {
-                tracing::trace!(target: HOP, "relay: event {number} goes to the customer's client");
-            }
-            self.client.handle_tunnel(event, now);
-        }
-    }
-
-    /// Sends the commands, then writes the output in one piece.
-    async fn flush(&mut self, shared: &Shared) {
-        loop {
-            while let Some(command) = self.client.poll_command() {
-                if let RelayCommand::Send { .. } = &command {
-                    self.sent += 1;
-                    tracing::trace!(target: HOP, "relay: event {} goes into the tunnel", self.sent);
-                }
-                self.tunnels.command(command).await;
-            }
-            shared.counters.dropped(self.client.take_dropped());
-            let Some(output) = self.client.poll_output() else { return };
-            match self.stream.write(output.as_bytes(), shared.limits.write_within).await {
-                Ok(()) => self.client.handle_drained(),
-                Err(_) => self.client.handle_lost(),
-            }
-        }
-    }
-}
-
-/// Moves the timer only where it would fire too late: a call too early costs nothing.
-fn arm(timer: std::pin::Pin<&mut tokio::time::Sleep>, wanted: Option<std::time::Instant>) {
-    let Some(wanted) = wanted.map(Instant::from_std) else { return };
-    if timer.is_elapsed() || wanted < timer.deadline() {
-        timer.reset(wanted);
+    async fn resume(&mut self, _user: &str, previd: &str, h: u32) -> Resumption {
+        self.go_on(previd, h).await
     }
 }
 

@@ -5,7 +5,7 @@
 //! `OUTGATE_CRASH_SEED` repeats a run's moments.
 
 pub(crate) mod client;
-mod site;
+pub(crate) mod site;
 mod stock;
 
 use std::collections::BTreeMap;
@@ -168,7 +168,7 @@ impl Talk {
     }
 }
 
-fn assert_numbered(shown: &[String], prefix: &str, count: usize) {
+pub(crate) fn assert_numbered(shown: &[String], prefix: &str, count: usize) {
     let wrong = shown.iter().enumerate().find(|(index, body)| **body != format!("{prefix} {}", index + 1));
     if let Some((index, body)) = wrong {
         panic!("not once and in order: {body:?} stands at {} of {} ({count} were said)", index + 1, shown.len());

@@ -205,7 +205,7 @@ fn printed(results: &str, lines: &[&str]) -> (bool, String) {
 
 #[test]
 fn a_fault_that_no_test_played_is_named_and_fails_a_whole_run() {
-    let all = (1..=43).filter(|number| ![24, 28].contains(number));
+    let all = (1..=43).filter(|number| *number != 28);
     let ran: String = all.map(|number| format!("test a::fault_{number:02}_b ... ok\n")).collect();
     let (whole, table) = printed(&ran, &[]);
     assert!(whole && !table.contains("Missing"), "{table}");

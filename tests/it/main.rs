@@ -14,6 +14,7 @@ mod lab;
 mod net;
 mod reach;
 mod relay;
+mod resume;
 mod setup;
 mod signals;
 mod sim;

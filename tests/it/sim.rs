@@ -8,6 +8,7 @@ mod faults;
 mod limits;
 mod model;
 mod pair;
+mod resume;
 mod returns;
 mod rules;
 mod switch;

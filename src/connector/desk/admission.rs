@@ -160,7 +160,7 @@ impl Desk {
                 }
                 None => self.begin(relay, channel, open, open_id, secret),
             },
-            OpenKind::Attach { secret, in_next, out_next, client_h: _, attachment } => {
+            OpenKind::Attach { secret, in_next, out_next, attachment, .. } => {
                 let Some(session) = self.secrets.get(&secret_digest(secret)).copied() else {
                     if open.admission.assertion != Assertion::Anonymous {
                         return self.come_back(relay, channel, open, secret);
@@ -301,6 +301,10 @@ impl Desk {
         if is_late || (told > 0 && (told < session.attachment || (told == session.attachment && is_elsewhere))) {
             return self.tunnel(relay, ConnectorCommand::Reset { channel, code: ResetCode::Moved });
         }
+        if let Err(refusal) = self.take_return(id, open) {
+            return self.refuse(relay, channel, open, refusal);
+        }
+        let Some(session) = self.sessions.get_mut(&id) else { return };
         session.came_at = came_at.or(session.came_at);
         let older = session.channel.replace((relay, channel)).filter(|older| *older != (relay, channel));
         session.attachment = if told == 0 { session.attachment.saturating_add(1) } else { session.attachment };
@@ -310,7 +314,9 @@ impl Desk {
         session.detached_until = None;
         session.stalled.clear();
         session.record.resumable = open.resumable;
-        session.presence = Availability::Available;
+        if !is_resumed(open) {
+            session.presence = Availability::Available;
+        }
         let attachment = session.attachment;
         let fin = session.fin.clone();
         let (number, sm_in) = (session.in_handled, session.sm_in);
@@ -335,6 +341,11 @@ impl Desk {
         }
         self.stir_queue_of(id);
     }
+}
+
+/// Whether the client goes on with its stream, in which it does not repeat its presence.
+fn is_resumed(open: &Open) -> bool {
+    matches!(open.kind, OpenKind::Attach { client_h: Some(_), .. })
 }
 
 /// What a link's uses are counted under.

@@ -209,16 +209,28 @@ impl Desk {
         if self.sessions.get(&id).is_some_and(|session| after > session.out_end()) {
             return self.fault(id, "stanzas after what was never sent");
         }
-        self.op(Op::Own { session: id, after, count });
+        if count == 0 {
+            self.begin_counting(id, after);
+        } else {
+            if let Some(counting) = self.sessions.get_mut(&id).and_then(|session| session.counting.as_mut()) {
+                counting.own(after, count);
+            }
+            self.op(Op::Own { session: id, after, count });
+        }
         self.tunnel(relay, ConnectorCommand::OwnHandled { channel, after, count });
     }
 
     pub(super) fn out_handled(&mut self, relay: RelayIndex, channel: ChannelId, number: u64, proof: Proof) {
         let Some(id) = self.session_at(relay, channel) else { return };
-        let Some(session) = self.sessions.get_mut(&id) else { return };
-        if number > session.out_end() {
+        if self.sessions.get(&id).is_some_and(|session| number > session.out_end()) {
             return self.fault(id, "acknowledgement of what was never sent");
         }
+        self.confirm_out(id, number, proof);
+    }
+
+    /// Outward events up to `number`, which was given, are handled.
+    pub(super) fn confirm_out(&mut self, id: SessionId, number: u64, proof: Proof) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
         let is_news = proof == Proof::Confirmed && number > session.out_confirmed;
         if is_news {
             session.out_confirmed = number;
@@ -234,6 +246,7 @@ impl Desk {
         session.out_pending.drop_through(number);
         let ended = session.fin.as_ref().is_some_and(|(fin, _)| *fin <= number);
         self.op(Op::OutHandled { session: id, number, proof });
+        self.count_confirmed(id, number);
         self.caught_up(id);
         if ended {
             self.forget(id);

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::backlog::Undelivered;
+use super::counting::Counting;
 use super::links::{LinkUses, Revoked};
 use super::session::{Outgoing, Recent, Session};
 use super::short_codes::ShortCodes;
@@ -229,6 +230,7 @@ fn session_of(stored: StoredSession) -> Session {
     session.delivered = stored.delivered;
     session.out_last = stored.out_last;
     session.out_handled = stored.out_handled;
+    session.counting = stored.counts.map(|(event, count)| Counting::new(event, count, stored.own));
     let mut pending = stored.out_pending;
     if let Some((number, fin)) = stored.fin {
         pending.retain(|event| event.number != number);

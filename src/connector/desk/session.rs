@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::RelayIndex;
 use super::admission::sha256;
 use super::backlog::Backlog;
+use super::counting::Counting;
 use crate::im::Availability;
 use crate::proto::tunnel::{ChannelId, Fin, Payload};
 use crate::routing::offer::{Exclusions, Offer};
@@ -59,6 +60,8 @@ pub(super) struct Session {
     /// Outward numbers up to here were confirmed by the customer's client, as the store was told since the start.
     pub(super) out_confirmed: u64,
     pub(super) out_pending: Outgoing,
+    /// What its client counts, where it can resume.
+    pub(super) counting: Option<Counting>,
     /// Whether the customer's side took too long to make room, and its agent is told so at once.
     pub(super) is_lagging: bool,
     pub(super) fin: Option<(u64, Fin)>,
@@ -110,6 +113,7 @@ impl Session {
             out_handled: 0,
             out_confirmed: 0,
             out_pending: Outgoing::default(),
+            counting: None,
             is_lagging: false,
             fin: None,
             history: VecDeque::new(),

@@ -288,7 +288,7 @@ impl Step {
     /// Whether there is something in it, and all of it is accounts: nobody is shown anything by it, and where it were lost before its
     /// commit, the relay, which has not heard of it, would tell it again.
     pub(crate) fn is_unhurried(&self) -> bool {
-        let is_account = |op: &Op| matches!(op, Op::OutHandled { .. } | Op::Own { .. } | Op::Counted { .. });
+        let is_account = |op: &Op| matches!(op, Op::OutHandled { .. } | Op::Own { .. } | Op::Counted { .. } | Op::Counts { .. });
         let is_receipt = |effect: &Effect| {
             matches!(effect, Effect::Tunnel { command: ConnectorCommand::Handled { .. } | ConnectorCommand::OwnHandled { .. }, .. })
         };

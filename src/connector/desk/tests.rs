@@ -6,6 +6,7 @@ mod door;
 mod hold;
 mod hostile;
 mod links;
+mod returning;
 mod rig;
 mod routing;
 mod talk;

@@ -191,6 +191,11 @@ impl<T> Unacknowledged<T> {
         Err(HandledTooHigh { h, sent: wrapped(self.sent) })
     }
 
+    /// The count that was acknowledged last.
+    pub fn h(&self) -> u32 {
+        wrapped(self.sent - self.tags.len() as u64)
+    }
+
     /// Stanzas not acknowledged.
     pub fn len(&self) -> usize {
         self.tags.len()
@@ -226,6 +231,11 @@ pub struct HandledTooHigh {
     pub h: u32,
     /// What was sent.
     pub sent: u32,
+}
+
+/// Whether count `a` is above `b`, in the wrapping order of §4.
+pub fn is_above(a: u32, b: u32) -> bool {
+    a != b && a.wrapping_sub(b) <= u32::MAX / 2
 }
 
 /// An empty element of stream management.

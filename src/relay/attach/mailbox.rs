@@ -134,7 +134,7 @@ mod tests {
     use crate::proto::tunnel::SessionKey;
 
     fn event(n: u64) -> RelayEvent {
-        RelayEvent::OpenOk { session: SessionKey(n), in_first: 1 }
+        RelayEvent::OpenOk { session: SessionKey(n), in_first: 1, out_first: 1 }
     }
 
     #[tokio::test]

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::proto::tunnel::Proof;
-use crate::proto::xmpp::stream_management::Unacknowledged;
+use crate::proto::xmpp::stream_management::{Unacknowledged, is_above};
 
 /// How long after an event the question may wait, so that one serves a burst.
 const ASK_AFTER: Duration = Duration::from_millis(900);
@@ -25,6 +25,9 @@ const MANY_STANZAS: usize = 64;
 /// Unacknowledged stanzas at which a stream ends: a client that never answers must not cost memory for ever.
 /// A session's credit is 64 events; the rest are answers of ours.
 const MAX_STANZAS: usize = 256;
+
+/// How long a client that can resume may leave it open before its transport is taken for dead.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long a client may leave the question open before its events count as written.
 const SILENCE: Duration = Duration::from_secs(30);
@@ -58,6 +61,8 @@ pub(super) struct Outward {
     shown_before_enable: u64,
     drained: u64,
     is_mute: bool,
+    /// The client can resume: nothing counts as written, and our own stanzas are asked about as well.
+    is_patient: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -80,6 +85,50 @@ struct Open {
 }
 
 impl Outward {
+    /// Goes on with a client that has counted `h` stanzas, and has events up to `last`.
+    pub(super) fn resumed_at(h: u32, last: u64) -> Self {
+        Self {
+            managed: Some(Unacknowledged::resumed_at(h)),
+            last_shown: last,
+            shown_before_enable: last,
+            is_patient: true,
+            ..Self::default()
+        }
+    }
+
+    /// The client was told that it can resume.
+    pub(super) fn be_patient(&mut self) {
+        self.is_patient = true;
+    }
+
+    /// Whether the client has left a question open for so long that its transport must be dead.
+    pub(super) fn is_deaf(&self, now: Instant) -> bool {
+        self.is_patient && self.question.as_ref().is_some_and(|open| now >= open.since + PATIENCE)
+    }
+
+    /// The client is away: nothing is asked.
+    pub(super) fn handle_detached(&mut self) {
+        (self.question, self.ask_at) = (None, None);
+    }
+
+    /// The client is back and has counted `h` stanzas; never fewer than it said before.
+    pub(super) fn resume(&mut self, h: u32, now: Instant) -> Result<Option<(u64, Proof)>, OutwardFault> {
+        let managed = self.managed.as_ref().ok_or(OutwardFault::HandledTooHigh)?;
+        if is_above(managed.h(), h) {
+            return Err(OutwardFault::HandledTooHigh);
+        }
+        let proof = self.handle_answer(h, now)?;
+        if !self.pending.is_empty() {
+            self.want_question(now);
+        }
+        Ok(proof)
+    }
+
+    /// Stanzas that were written and not acknowledged.
+    pub(super) fn unacknowledged(&self) -> usize {
+        self.managed.as_ref().map_or(0, Unacknowledged::len)
+    }
+
     /// `<enable/>` was answered: what is written from now on is counted by the client.
     pub(super) fn enable(&mut self) {
         self.managed = Some(Unacknowledged::new());
@@ -129,7 +178,7 @@ impl Outward {
 
     /// Time passed: what became provable.
     pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<(u64, Proof)> {
-        if self.question.as_ref().is_some_and(|open| now >= open.since + SILENCE) {
+        if !self.is_patient && self.question.as_ref().is_some_and(|open| now >= open.since + SILENCE) {
             self.is_mute = true;
         }
         self.written_proof()
@@ -151,7 +200,7 @@ impl Outward {
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         match &self.question {
             Some(_) if self.is_mute => None,
-            Some(open) => Some(open.since + SILENCE),
+            Some(open) => Some(open.since + if self.is_patient { PATIENCE } else { SILENCE }),
             None => self.ask_at,
         }
     }
@@ -162,7 +211,7 @@ impl Outward {
     }
 
     fn written(&mut self, tag: Option<u64>, now: Instant) -> Result<(), OutwardFault> {
-        let mut wanted = tag.is_some();
+        let mut wanted = tag.is_some() || self.is_patient;
         if let Some(managed) = &mut self.managed {
             managed.sent(tag);
             if managed.len() > MAX_STANZAS {

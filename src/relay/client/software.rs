@@ -57,7 +57,7 @@ impl Software {
 impl Client {
     /// Asks, unless that was done.
     pub(super) fn ask_software(&mut self, now: Instant) {
-        if self.software.query.is_some() {
+        if self.software.query.is_some() || self.is_software_known {
             return;
         }
         let id = hex(&(self.entropy)());

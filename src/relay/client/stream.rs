@@ -19,7 +19,7 @@ impl Client {
             return;
         }
         match nonza_of(element) {
-            Some(Nonza::Enable { .. }) => self.handle_enable(),
+            Some(Nonza::Enable { resume }) => self.handle_enable(resume),
             Some(Nonza::Request) => {
                 if let Some(h) = self.inward.answer() {
                     self.write_answer(h);
@@ -58,10 +58,17 @@ impl Client {
 
     /// Pings a silent client, and ends the stream of one that stays silent.
     pub(super) fn mind_silence(&mut self, now: Instant) {
-        if now >= self.timers.heard + self.idle.close_after {
+        let is_silent = now >= self.timers.heard + self.idle.close_after;
+        if self.is_resumable() && (is_silent || self.outward.is_deaf(now)) {
+            self.hang_up("connection-timeout", "Nothing was heard from you for too long.");
+        } else if is_silent {
             self.end_with_error("connection-timeout", "Nothing was heard from you for too long.", "idle");
         } else if now >= self.timers.heard + self.idle.ping_after && !self.timers.pinged {
             self.timers.pinged = true;
+            if self.is_resumable() {
+                // It asks the same, and counts nothing.
+                return stream_management::request().write(ns::CLIENT, &mut self.output);
+            }
             let id = hex(&(self.entropy)());
             self.write_ping(&id, now);
         }
@@ -93,10 +100,14 @@ impl Client {
         self.phase = Phase::Over { reason };
     }
 
-    fn handle_enable(&mut self) {
-        if !self.inward.enable() {
+    fn handle_enable(&mut self, resume: bool) {
+        let id = self.resume_id.take_if(|_| resume);
+        if !self.inward.enable(id.is_some()) {
             self.write_failed();
             return;
+        }
+        if let Some(id) = id {
+            return self.enable_resumption(id);
         }
         stream_management::enabled(None, None).write(ns::CLIENT, &mut self.output);
         self.outward.enable();
@@ -104,7 +115,10 @@ impl Client {
 
     fn handle_answer(&mut self, h: u32, now: Instant) {
         match self.outward.handle_answer(h, now) {
-            Ok(proof) => self.report(proof),
+            Ok(proof) => {
+                self.report(proof);
+                self.trim_written();
+            }
             Err(fault) => self.check(Err(fault)),
         }
     }

@@ -1,6 +1,8 @@
 //! Every duty of a customer's stream, on a virtual clock.
 #![expect(clippy::wildcard_enum_match_arm, reason = "a test picks out the one kind it asks about")]
 
+mod resume;
+
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use bytes::Bytes;
@@ -357,11 +359,11 @@ fn leaving_and_being_lost_are_told_apart() {
     let mut rig = Rig::bound();
     rig.client.handle_stream_close(rig.now);
     assert!(rig.output().ends_with("</stream:stream>"));
-    rig.client.handle_lost();
+    rig.client.handle_lost(rig.now);
     assert_eq!(rig.ends(), [CloseReason::CustomerLeft]);
 
     let mut rig = Rig::bound();
-    rig.client.handle_lost();
+    rig.client.handle_lost(rig.now);
     assert_eq!(rig.ends(), [CloseReason::CustomerLost]);
     assert_eq!(rig.client.poll_over(), Some("customer-lost"));
 }
@@ -437,6 +439,10 @@ struct Rig {
 
 impl Rig {
     fn bound() -> Self {
+        Self::bound_with(None)
+    }
+
+    fn bound_with(resume_id: Option<&str>) -> Self {
         let now = tokio::time::Instant::now().into_std();
         let queue = Contact { jid: QUEUE.to_owned(), name: "Billing".to_owned(), group: "Support".to_owned() };
         let settings = ClientSettings {
@@ -448,8 +454,14 @@ impl Rig {
             is_anonymous: false,
             idle: Idle::default(),
             entropy,
+            resume_id: resume_id.map(str::to_owned),
         };
         Self { client: Client::new(settings, now), now, commands: Vec::new() }
+    }
+
+    /// OPEN is answered.
+    fn opened(&mut self, in_first: u64, out_first: u64) {
+        self.client.handle_tunnel(RelayEvent::OpenOk { session: SESSION, in_first, out_first }, self.now);
     }
 
     fn managed() -> Self {
@@ -472,7 +484,11 @@ impl Rig {
     }
 
     fn handled(&mut self, number: u64) {
-        self.client.handle_tunnel(RelayEvent::Handled { session: SESSION, number, sm_in: 0 }, self.now);
+        self.handled_with(number, 0);
+    }
+
+    fn handled_with(&mut self, number: u64, sm_in: u32) {
+        self.client.handle_tunnel(RelayEvent::Handled { session: SESSION, number, sm_in }, self.now);
     }
 
     /// Lets time pass, calling at each moment the client asked for.

@@ -16,6 +16,7 @@ use crate::store::{
 };
 
 use super::links;
+use super::marks::counts;
 use super::row::{confidence, natural, presence, reason, source};
 
 /// Events with a body that a session brings along at a start.
@@ -88,6 +89,7 @@ fn session(connection: &Connection, row: &Row<'_>) -> Result<StoredSession, Stor
         out_pending: pending(&recent, &owed, fin_number),
         fin,
         own: own(connection, key)?,
+        counts: counts(row.get("counts_event")?, row.get("counts")?),
         history: history(recent, delivered),
     })
 }

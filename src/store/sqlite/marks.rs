@@ -27,6 +27,8 @@ pub(super) struct SessionMarks {
     pub(super) out_last: u64,
     pub(super) out_handled: u64,
     pub(super) out_confirmed: u64,
+    /// An outward event and the client's count right after it, where the client can resume.
+    pub(super) counts: Option<(u64, u32)>,
     /// Row of its newest event, 0 for none.
     pub(super) last_event: i64,
     /// The number of its FIN while that is not handled.
@@ -114,7 +116,7 @@ impl Marks {
             let Some(marks) = self.sessions.get_mut(&id) else { continue };
             marks.is_changed = false;
             let sql = "UPDATE mark SET in_handled = ?2, delivered = ?3, sm_in = ?4, out_last = ?5, out_handled = ?6,
-                 out_confirmed = ?7, last_event = ?8 WHERE session = ?1";
+                 out_confirmed = ?7, last_event = ?8, counts_event = ?9, counts = ?10 WHERE session = ?1";
             connection.prepare_cached(sql)?.execute(params![
                 marks.key,
                 integer(marks.in_handled),
@@ -124,6 +126,8 @@ impl Marks {
                 integer(marks.out_handled),
                 integer(marks.out_confirmed),
                 marks.last_event,
+                marks.counts.map(|(event, _)| integer(event)),
+                marks.counts.map(|(_, count)| count),
             ])?;
         }
         for id in self.changed_streams.drain(..) {
@@ -150,7 +154,7 @@ impl Marks {
 
 fn read_session(connection: &Connection, id: SessionId) -> rusqlite::Result<Option<SessionMarks>> {
     let sql = "SELECT key, in_handled, delivered, sm_in, out_last, out_handled, out_confirmed, last_event,
-         iif(fin_open, fin_number, NULL) FROM session JOIN mark ON mark.session = session.key WHERE id = ?1";
+         iif(fin_open, fin_number, NULL), counts_event, counts FROM session JOIN mark ON mark.session = session.key WHERE id = ?1";
     let mut statement = connection.prepare_cached(sql)?;
     let marks = statement.query_row([id.0.as_bytes()], |row| {
         Ok(SessionMarks {
@@ -163,10 +167,16 @@ fn read_session(connection: &Connection, id: SessionId) -> rusqlite::Result<Opti
             out_confirmed: natural(row.get(6)?),
             last_event: row.get(7)?,
             open_fin: row.get::<_, Option<i64>>(8)?.map(natural),
+            counts: counts(row.get(9)?, row.get(10)?),
             is_changed: false,
         })
     });
     marks.optional()
+}
+
+/// Both columns, or nothing.
+pub(super) fn counts(event: Option<i64>, count: Option<u32>) -> Option<(u64, u32)> {
+    Some((natural(event?), count?))
 }
 
 fn read_stream(connection: &Connection, id: StreamKey) -> rusqlite::Result<Option<StreamMarks>> {

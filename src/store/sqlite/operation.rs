@@ -51,6 +51,7 @@ pub(super) fn apply(connection: &Connection, marks: &mut Marks, op: &Op) -> rusq
         Op::OutFin { session, number, fin, at: _ } => finish(connection, marks, *session, *number, fin),
         Op::OutHandled { session, number, proof } => out_handled(connection, marks, *session, *number, *proof),
         Op::Own { session, after, count } => own(connection, *session, *after, *count),
+        Op::Counts { session, event, count, own_from } => counts(connection, marks, *session, (*event, *count), *own_from),
         Op::Attached { session, attachment } => {
             let sql = "UPDATE session SET attachment = max(attachment, ?2), unseen_from = NULL WHERE id = ?1";
             run(connection, sql, params![id(session), attachment])
@@ -210,6 +211,16 @@ fn own(connection: &Connection, session: SessionId, after: u64, count: u32) -> r
     run(connection, sql, params![id(&session), integer(after), count])
 }
 
+fn counts(connection: &Connection, marks: &mut Marks, session: SessionId, base: (u64, u32), own_from: u64) -> rusqlite::Result<Applied> {
+    let Some(known) = marks.session(connection, session)? else { return Ok(Applied::Nothing) };
+    let key = known.key;
+    let applied = change_session(connection, marks, session, |known| known.counts.replace(base) != Some(base))?;
+    if own_from > 0 {
+        run(connection, "DELETE FROM own WHERE session = ?1 AND after_event < ?2", params![key, integer(own_from)])?;
+    }
+    Ok(applied)
+}
+
 fn set_software(connection: &Connection, session: SessionId, software: &ClientSoftware) -> rusqlite::Result<Applied> {
     let sql = "UPDATE session SET software_name = ?2, software_version = ?3, software_system = ?4, software_source = ?5,
          software_confidence = ?6, software_ja4 = ?7, software_library = ?8, software_contradicted = ?9, software_lacks = ?10
@@ -294,6 +305,7 @@ fn apply_to_stream(connection: &Connection, marks: &mut Marks, op: &Op) -> rusql
         | Op::TakenOver { .. }
         | Op::LinksExpired { .. }
         | Op::Wish { .. }
+        | Op::Counts { .. }
         | Op::Delivered { .. } => Ok(Applied::Nothing),
     }
 }

@@ -41,7 +41,7 @@ pub(super) fn prepare(connection: &mut Connection) -> Result<(), StoreError> {
 }
 
 /// What changes with every message is kept small and together, since a commit writes whole pages: `event` is a log that only grows at
-/// its end, and `mark` holds a session's numbers in some thirty bytes. A session's events are a chain from `mark.last_event` back
+/// its end, and `mark` holds a session's numbers in some forty bytes. A session's events are a chain from `mark.last_event` back
 /// through `event.before`, 0 at its beginning; an index would dirty a page of its own for each session that speaks.
 /// The order of keys is the order of commits. Ephemeral events have no row: a number at or below the mark without a row is a tombstone.
 const TABLES: &str = "
@@ -91,7 +91,9 @@ CREATE TABLE mark (
     out_last INTEGER NOT NULL DEFAULT 0,
     out_handled INTEGER NOT NULL DEFAULT 0,
     out_confirmed INTEGER NOT NULL DEFAULT 0,
-    last_event INTEGER NOT NULL DEFAULT 0
+    last_event INTEGER NOT NULL DEFAULT 0,
+    counts_event INTEGER,
+    counts INTEGER
 ) STRICT;
 CREATE TABLE event (
     key INTEGER PRIMARY KEY,

@@ -48,6 +48,7 @@ async fn a_session_comes_back_as_it_was() {
             Op::OutHandled { session: session(1), number: 1, proof: Proof::Confirmed },
             Op::Own { session: session(1), after: 0, count: 2 },
             Op::Own { session: session(1), after: 1, count: 5 },
+            Op::Counts { session: session(1), event: 1, count: 3, own_from: 0 },
             Op::Unseen { session: session(1), from: 2 },
             Op::Attached { session: session(1), attachment: 7 },
             Op::Unseen { session: session(1), from: 3 },
@@ -72,6 +73,7 @@ async fn a_session_comes_back_as_it_was() {
         out_pending: vec![StoredEvent { number: 2, body: None, at: 0 }, event(3, "yes?", 14)],
         fin: None,
         own: vec![(0, 2), (1, 5)],
+        counts: Some((1, 3)),
         history: vec![
             (Direction::In, event(1, "hello", 10)),
             (Direction::Out, event(1, "welcome", 12)),

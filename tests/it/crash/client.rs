@@ -219,6 +219,10 @@ impl Session {
             let resume = nonza("resume").with_attribute("previd", previd).with_attribute("h", self.received.to_string());
             stream.send(&resume);
             let resumed = stream.next().await?;
+            if resumed.is("error", ns::STREAM) {
+                // Nobody can say at this moment: it asks again.
+                return Err(broken());
+            }
             if !resumed.is("resumed", ns::STREAM_MANAGEMENT) {
                 self.fault(format!("not resumed: {}", resumed.to_xml()));
                 return Err(broken());
@@ -257,6 +261,8 @@ impl Session {
                     Ok(Some(ReadEvent::Stanza(element))) => self.take_in(stream, &element),
                     Ok(Some(ReadEvent::StreamOpen(_))) => {}
                     Ok(Some(ReadEvent::StreamClose)) => {
+                        // Whoever ends a stream in words does not want it resumed.
+                        self.is_closing = true;
                         stream.out.extend_from_slice(b"</stream:stream>");
                         while stream.turn().await.unwrap_or(false) {}
                         return;

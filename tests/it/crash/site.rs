@@ -1,5 +1,6 @@
 //! A relay and a connector as processes on this machine, which can be killed and started again on what they left behind.
 
+use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::net::UnixStream;
@@ -18,13 +19,14 @@ use crate::interop::{Login, Tls};
 
 const CUSTOMERS: &str = "chat.example.com";
 const AGENTS: &str = "agents.example.com";
-pub(super) const QUEUE: &str = "hello@chat.example.com";
+pub(crate) const QUEUE: &str = "hello@chat.example.com";
 const PASSWORD: &str = "a pass phrase for alice";
 
-/// One of the two processes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Role {
+/// One of the processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Role {
     Relay,
+    SecondRelay,
     Connector,
 }
 
@@ -32,46 +34,84 @@ impl Role {
     fn name(self) -> &'static str {
         match self {
             Self::Relay => "relay",
+            Self::SecondRelay => "relay2",
+            Self::Connector => "connector",
+        }
+    }
+
+    fn command(self) -> &'static str {
+        match self {
+            Self::Relay | Self::SecondRelay => "relay",
             Self::Connector => "connector",
         }
     }
 }
 
-/// Both processes and their folder.
+/// The processes and their folder.
 #[derive(Debug)]
-pub(super) struct Site {
+pub(crate) struct Site {
     home: TempDir,
-    relay: Option<Child>,
-    connector: Option<Child>,
-    customers: SocketAddr,
+    running: BTreeMap<Role, Child>,
+    relays: Vec<Role>,
+    customers: [SocketAddr; 2],
     agents: SocketAddr,
 }
 
 impl Site {
-    pub(super) fn start() -> Self {
+    pub(crate) fn start() -> Self {
+        Self::start_with(&[Role::Relay])
+    }
+
+    /// With these relays, both served by one connector.
+    pub(crate) fn start_with(relays: &[Role]) -> Self {
         let home = tempfile::Builder::new().prefix("crash").tempdir().unwrap();
-        let [customers, agents] = free_places();
-        let tunnel = free_udp(customers.ip());
+        let [first, second, agents] = free_places();
+        let customers = [first, second];
         prepare(home.path());
-        configure(home.path(), customers, agents, tunnel);
-        let mut site = Self { home, relay: None, connector: None, customers, agents };
-        site.run(Role::Relay);
-        site.await_status(Role::Relay, |_| true);
+        configure(home.path(), customers, agents, customers.map(|place| free_udp(place.ip())), relays);
+        let mut site = Self { home, running: BTreeMap::new(), relays: relays.to_vec(), customers, agents };
+        for &relay in relays {
+            site.run(relay);
+            site.await_status(relay, |_| true);
+        }
         site.run(Role::Connector);
         site.await_attached();
         site
     }
 
-    pub(super) fn customer(&self) -> Account {
-        self.account(self.customers, CUSTOMERS, None, Management::Acknowledgements)
+    pub(crate) fn customer(&self) -> Account {
+        self.account(self.customers_at(Role::Relay), CUSTOMERS, None, Management::Acknowledgements)
     }
 
-    pub(super) fn agent(&self, management: Management) -> Account {
+    /// A customer with all of XEP-0198, at this address.
+    pub(crate) fn customer_at(&self, address: SocketAddr) -> Account {
+        self.account(address, CUSTOMERS, None, Management::Resumption)
+    }
+
+    /// Where a relay has its customers.
+    pub(crate) fn customers_at(&self, relay: Role) -> SocketAddr {
+        self.customers[usize::from(relay != Role::Relay)]
+    }
+
+    /// A customer for a client of somebody else's.
+    pub(crate) fn customer_login(&self, address: SocketAddr) -> Login {
+        Login {
+            host: address.ip().to_string(),
+            port: address.port(),
+            tls: Tls::Direct,
+            domain: CUSTOMERS.to_owned(),
+            jid: None,
+            password: None,
+            ca_file: self.home.path().join("ca.pem"),
+        }
+    }
+
+    pub(crate) fn agent(&self, management: Management) -> Account {
         self.account(self.agents, AGENTS, Some(("alice", PASSWORD)), management)
     }
 
     /// Alice for a client of somebody else's.
-    pub(super) fn agent_login(&self) -> Login {
+    pub(crate) fn agent_login(&self) -> Login {
         Login {
             host: self.agents.ip().to_string(),
             port: self.agents.port(),
@@ -84,28 +124,31 @@ impl Site {
     }
 
     /// SIGKILL, then the same again.
-    pub(super) fn kill(&mut self, role: Role) {
-        let mut child = self.child(role).take().unwrap();
+    pub(crate) fn kill(&mut self, role: Role) {
+        let mut child = self.running.remove(&role).unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
     }
 
-    pub(super) fn run(&mut self, role: Role) {
+    pub(crate) fn run(&mut self, role: Role) {
         let name = role.name();
         let log = std::fs::File::options().create(true).append(true).open(self.home.path().join(format!("{name}.log"))).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_outgate"));
-        command.arg(name).arg("--config").arg(self.home.path().join(format!("{name}.toml")));
+        command.arg(role.command()).arg("--config").arg(self.home.path().join(format!("{name}.toml")));
         let child = command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
-        *self.child(role) = Some(child);
+        self.running.insert(role, child);
     }
 
     /// Waits until the tunnel has a carrier, as both sides see it.
-    pub(super) fn await_attached(&self) {
-        self.await_status(Role::Relay, |status| status["tunnels"][0]["is_attached"] == true);
-        self.await_status(Role::Connector, |status| status["tunnels"][0]["attached"] == true);
+    pub(crate) fn await_attached(&self) {
+        for &relay in &self.relays {
+            self.await_status(relay, |status| status["tunnels"][0]["is_attached"] == true);
+        }
+        let all = |status: &Value| (0..self.relays.len()).all(|index| status["tunnels"][index]["attached"] == true);
+        self.await_status(Role::Connector, all);
     }
 
-    pub(super) fn await_status(&self, role: Role, ready: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) fn await_status(&self, role: Role, ready: impl Fn(&Value) -> bool) -> Value {
         let mut last = None;
         for _ in 0..600 {
             last = self.ask(role, "{\"get\":\"status\"}\n");
@@ -117,18 +160,18 @@ impl Site {
         panic!("the {}'s status never became as wanted: {last:?}", role.name());
     }
 
-    pub(super) fn status(&self, role: Role) -> Value {
+    pub(crate) fn status(&self, role: Role) -> Value {
         self.await_status(role, |_| true)
     }
 
     /// The connector drops its carrier at once and dials again.
-    pub(super) fn reattach(&self) {
+    pub(crate) fn reattach(&self) {
         let answer = self.ask(Role::Connector, "{\"do\":\"reattach\"}\n");
         assert_eq!(answer.unwrap()["done"], "reattach");
     }
 
     /// Every message of the record in its order; `true` for those to the customer.
-    pub(super) fn record(&self) -> Vec<(bool, String)> {
+    pub(crate) fn record(&self) -> Vec<(bool, String)> {
         let connection = rusqlite::Connection::open(self.home.path().join("store.sqlite")).unwrap();
         let mut statement = connection.prepare("SELECT outward, body FROM event ORDER BY session, key").unwrap();
         let rows = statement.query_map([], |row| Ok((row.get::<_, bool>(0)?, row.get::<_, Vec<u8>>(1)?))).unwrap();
@@ -148,13 +191,6 @@ impl Site {
         serde_json::from_str(&answer).ok()
     }
 
-    fn child(&mut self, role: Role) -> &mut Option<Child> {
-        match role {
-            Role::Relay => &mut self.relay,
-            Role::Connector => &mut self.connector,
-        }
-    }
-
     fn account(
         &self,
         address: SocketAddr,
@@ -169,8 +205,8 @@ impl Site {
 
 impl Drop for Site {
     fn drop(&mut self) {
-        for role in [Role::Relay, Role::Connector] {
-            if let Some(mut child) = self.child(role).take() {
+        for role in [Role::Relay, Role::SecondRelay, Role::Connector] {
+            if let Some(mut child) = self.running.remove(&role) {
                 let _ended = child.kill();
                 let _status = child.wait();
             }
@@ -189,6 +225,7 @@ fn prepare(home: &Path) {
     let path = |name: &str| home.join(name).to_str().unwrap().to_owned();
     outgate(&["ca", "init", &path("ca"), "--org", "example"]);
     outgate(&["ca", "issue", &path("ca"), "--relay", "dmz1", "--dns", "relay.example.com", "--out", &path("tunnel")]);
+    outgate(&["ca", "issue", &path("ca"), "--relay", "dmz2", "--dns", "relay2.example.com", "--out", &path("tunnel2")]);
     outgate(&["ca", "issue", &path("ca"), "--connector", "lan1", "--out", &path("lan")]);
     certificates(home, &[CUSTOMERS, AGENTS]);
     std::fs::write(home.join("agents.toml"), "").unwrap();
@@ -197,19 +234,25 @@ fn prepare(home: &Path) {
     outgate(&["agent", "--file", &accounts, "add", "alice", "--queue", "hello", "--password-file", &password]);
 }
 
-fn configure(home: &Path, customers: SocketAddr, agents: SocketAddr, tunnel: SocketAddr) {
+fn configure(home: &Path, customers: [SocketAddr; 2], agents: SocketAddr, tunnels: [SocketAddr; 2], relays: &[Role]) {
     let folder = home.display();
-    let relay = format!(
-        "[listen]\nclient = [\"{customers}\"]\ntunnel = \"{tunnel}\"\nadmin = \"{folder}/relay.sock\"\n\
-        [tls]\ncertificate = \"cert.pem\"\nkey = \"key.pem\"\n\
-        [tunnel_tls]\ncertificate = \"tunnel/relay.pem\"\nkey = \"tunnel/relay-key.pem\"\nca = \"tunnel/ca.pem\"\n\
-        [[domain]]\nname = \"{CUSTOMERS}\"\npublic_queue = \"hello\"\n\
-        [[domain.queue]]\nid = \"hello\"\n\
-        [[connector]]\nidentity = \"outgate://example/connector/lan1\"\nqueues = [\"hello\"]\n"
-    );
+    let mut dialled = String::new();
+    for ((&role, customers), tunnel) in relays.iter().zip(customers).zip(tunnels) {
+        let (name, keys) = if role == Role::Relay { ("relay", "tunnel") } else { ("relay2", "tunnel2") };
+        let relay = format!(
+            "[listen]\nclient = [\"{customers}\"]\ntunnel = \"{tunnel}\"\nadmin = \"{folder}/{name}.sock\"\n\
+            [tls]\ncertificate = \"cert.pem\"\nkey = \"key.pem\"\n\
+            [tunnel_tls]\ncertificate = \"{keys}/relay.pem\"\nkey = \"{keys}/relay-key.pem\"\nca = \"{keys}/ca.pem\"\n\
+            [[domain]]\nname = \"{CUSTOMERS}\"\npublic_queue = \"hello\"\n\
+            [[domain.queue]]\nid = \"hello\"\n\
+            [[connector]]\nidentity = \"outgate://example/connector/lan1\"\nqueues = [\"hello\"]\n"
+        );
+        std::fs::write(home.join(format!("{name}.toml")), relay).unwrap();
+        dialled += &format!("[[relay]]\naddress = \"{tunnel}\"\nserver_name = \"{name}.example.com\"\n");
+    }
     let connector = format!(
         "name = \"lan1\"\nadmin = \"{folder}/connector.sock\"\n\
-        [[relay]]\naddress = \"{tunnel}\"\nserver_name = \"relay.example.com\"\n\
+        {dialled}\
         [tunnel_tls]\ncertificate = \"lan/connector.pem\"\nkey = \"lan/connector-key.pem\"\nca = \"lan/ca.pem\"\n\
         [store]\npath = \"{folder}/store.sqlite\"\n\
         [agents]\nlisten = \"{agents}\"\ndomain = \"{AGENTS}\"\naccounts = \"agents.toml\"\n\
@@ -217,15 +260,14 @@ fn configure(home: &Path, customers: SocketAddr, agents: SocketAddr, tunnel: Soc
         [[domain]]\nname = \"{CUSTOMERS}\"\n\
         [[queue]]\nid = \"hello\"\ndomain = \"{CUSTOMERS}\"\npublic = true\nauto_accept = true\n"
     );
-    std::fs::write(home.join("relay.toml"), relay).unwrap();
     std::fs::write(home.join("connector.toml"), connector).unwrap();
 }
 
-/// Two places that were free a moment ago, on a loopback address that no client's own socket gets by chance.
-fn free_places() -> [SocketAddr; 2] {
+/// Places that were free a moment ago, on a loopback address that no client's own socket gets by chance.
+fn free_places() -> [SocketAddr; 3] {
     let [_, high, low, _] = std::process::id().to_le_bytes().map(|byte| byte.max(1));
     let address = IpAddr::V4(Ipv4Addr::new(127, 77, low, high));
-    let held = [(); 2].map(|()| TcpListener::bind((address, 0)).unwrap());
+    let held = [(); 3].map(|()| TcpListener::bind((address, 0)).unwrap());
     held.map(|listener| listener.local_addr().unwrap())
 }
 

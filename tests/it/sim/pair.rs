@@ -145,7 +145,7 @@ impl Pair {
         let accept = ConnectorCommand::Accept { channel, attachment: 1, in_next: 1, out_first: 1, out: Vec::new() };
         pair.connector.handle_command(accept, pair.now);
         pair.exchange();
-        assert!(pair.relay_events().contains(&RelayEvent::OpenOk { session: KEY, in_first: 1 }));
+        assert!(pair.relay_events().contains(&RelayEvent::OpenOk { session: KEY, in_first: 1, out_first: 1 }));
         (pair, channel)
     }
 }

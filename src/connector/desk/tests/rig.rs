@@ -17,7 +17,7 @@ use crate::proto::xmpp::ns;
 use crate::proto::xmpp::stanza::Element;
 use crate::routing::agent::Wish;
 use crate::session::{Direction, OpenId, SessionId, SessionSecret};
-use crate::store::{LinkUse, Op, Place, Snapshot, StoredCode, StoredEvent, StoredSession, StoredStream, StreamKey};
+use crate::store::{LinkUse, Op, Place, SessionRecord, Snapshot, StoredCode, StoredEvent, StoredSession, StoredStream, StreamKey};
 
 pub(super) const RELAY: RelayIndex = RelayIndex(0);
 pub(super) const CHANNEL: ChannelId = ChannelId(1);
@@ -45,23 +45,7 @@ impl FakeStore {
                 if let Some(digest) = record.link_use {
                     self.link_uses.entry(digest).or_insert_with(|| nameless(digest)).uses += 1;
                 }
-                let session = StoredSession {
-                    place: Place::Queued,
-                    enqueued_at: record.opened_at,
-                    attachment: 1,
-                    unseen_from: None,
-                    in_handled: 0,
-                    delivered: 0,
-                    sm_in: 0,
-                    out_last: 0,
-                    out_handled: 0,
-                    out_pending: Vec::new(),
-                    fin: None,
-                    history: Vec::new(),
-                    own: Vec::new(),
-                    record: *record,
-                };
-                self.sessions.insert(session.record.id, session);
+                self.sessions.insert(record.id, begun(*record));
             }
             Op::In { session, number, sm_in, body, at } => {
                 let session = self.session(session);
@@ -87,7 +71,12 @@ impl FakeStore {
                 session.out_handled = number;
                 session.out_pending.retain(|event| event.number > number);
             }
-            Op::Own { .. } => {}
+            Op::Own { session, after, count } => own(&mut self.session(session).own, after, count),
+            Op::Counts { session, event, count, own_from } => {
+                let session = self.session(session);
+                session.counts = Some((event, count));
+                session.own.retain(|(after, _)| *after >= own_from);
+            }
             Op::Revoke { link, .. } => {
                 self.revoked.retain(|known| !known.names(&link.issuer, &link.jti));
                 self.revoked.push(link);
@@ -186,6 +175,35 @@ impl FakeStore {
 
     fn stream(&mut self, key: StreamKey) -> &mut StoredStream {
         self.streams.get_mut(&key).unwrap()
+    }
+}
+
+/// A session as the store has it at its beginning.
+fn begun(record: SessionRecord) -> StoredSession {
+    StoredSession {
+        place: Place::Queued,
+        enqueued_at: record.opened_at,
+        attachment: 1,
+        unseen_from: None,
+        in_handled: 0,
+        delivered: 0,
+        sm_in: 0,
+        out_last: 0,
+        out_handled: 0,
+        out_pending: Vec::new(),
+        fin: None,
+        history: Vec::new(),
+        own: Vec::new(),
+        counts: None,
+        record,
+    }
+}
+
+fn own(own: &mut Vec<(u64, u32)>, after: u64, count: u32) {
+    own.retain(|(at, known)| *at != after || *known > count);
+    if own.iter().all(|(at, _)| *at != after) {
+        own.push((after, count));
+        own.sort_unstable();
     }
 }
 

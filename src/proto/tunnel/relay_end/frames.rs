@@ -245,7 +245,7 @@ impl RelayEnd {
         let peer = &mut self.peers[session.peer];
         if first_answer {
             peer.pending_opens = peer.pending_opens.saturating_sub(1);
-            self.events.push_back(RelayEvent::OpenOk { session: key, in_first });
+            self.events.push_back(RelayEvent::OpenOk { session: key, in_first, out_first: ok.out_first });
         }
         if let Some(progress) = handled {
             session.raise_handled_count(progress.sm_in);

@@ -84,9 +84,10 @@ impl Parts {
         is_new
     }
 
-    /// The events, in their order.
+    /// The events: the text is the last. A stanza counts as handled with its last event, and is sent again by a client that resumes where
+    /// only some of them were; all but the text may come twice.
     fn finish(mut self, id: Option<&str>) -> Result<Rebuilt, MessageFault> {
-        let mut events = Vec::new();
+        let mut said = None;
         if self.message.body.is_empty() && self.message.oob_url.is_none() {
             self.dropped = self.dropped.saturating_add(self.attached);
         } else {
@@ -94,12 +95,11 @@ impl Parts {
             if text_bytes(&self.message) + ENCODING_ROOM > MAX_EVENT_BYTES {
                 return Err(MessageFault::TooLarge);
             }
-            events.push(ImEvent::Message(self.message));
+            said = Some(ImEvent::Message(self.message));
             self.state = self.state.filter(|state| *state != ChatState::Active);
         }
-        events.extend(self.state.map(ImEvent::ChatState));
-        events.extend(self.receipt.map(ImEvent::Receipt));
-        events.extend(self.marker.map(ImEvent::Marker));
+        let beside = [self.state.map(ImEvent::ChatState), self.receipt.map(ImEvent::Receipt), self.marker.map(ImEvent::Marker)];
+        let events = beside.into_iter().chain([said]).flatten().collect();
         Ok(Rebuilt { events, dropped: self.dropped })
     }
 }

@@ -58,7 +58,7 @@ fn a_corrected_reply_of_dino_keeps_its_fallback_text() {
 }
 
 #[test]
-fn one_message_may_carry_four_events_in_their_order() {
+fn one_message_may_carry_four_events_its_text_the_last() {
     let all = rebuilt([
         Element::new("displayed", ns::MARKERS).with_attribute("id", "b"),
         Element::new("received", ns::RECEIPTS).with_attribute("id", "a"),
@@ -66,10 +66,10 @@ fn one_message_may_carry_four_events_in_their_order() {
         body("hi"),
     ]);
     let events = vec![
-        ImEvent::Message(text("hi")),
         ImEvent::ChatState(ChatState::Paused),
         ImEvent::Receipt("a".into()),
         ImEvent::Marker(Marker { kind: MarkerKind::Displayed, id: "b".into() }),
+        ImEvent::Message(text("hi")),
     ];
     assert_eq!(all, Rebuilt { events, dropped: 0 });
 }
