@@ -255,14 +255,18 @@ impl Session {
     }
 
     async fn converse(&mut self, stream: &mut Stream) {
+        let mut is_broken = false;
         loop {
             loop {
                 match stream.reader.poll() {
-                    Ok(Some(ReadEvent::Stanza(element))) => self.take_in(stream, &element),
+                    Ok(Some(ReadEvent::Stanza(element))) => {
+                        is_broken |= element.is("error", ns::STREAM);
+                        self.take_in(stream, &element);
+                    }
                     Ok(Some(ReadEvent::StreamOpen(_))) => {}
                     Ok(Some(ReadEvent::StreamClose)) => {
-                        // Whoever ends a stream in words does not want it resumed.
-                        self.is_closing = true;
+                        // A stream that is ended without an error is over for good.
+                        self.is_closing |= !is_broken;
                         stream.out.extend_from_slice(b"</stream:stream>");
                         while stream.turn().await.unwrap_or(false) {}
                         return;
