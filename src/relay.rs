@@ -17,6 +17,7 @@ mod refusal_log;
 pub mod reload;
 pub mod settings;
 pub mod setup;
+pub mod software_policy;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -36,6 +37,7 @@ use crate::net::negotiate::Terms;
 use crate::net::shutdown::{self, Stopper};
 use crate::proto::tunnel::{GoAway, GoAwayReason};
 use crate::proto::xmpp::negotiation::NegotiationSettings;
+use crate::telemetry::audit::{By, Event};
 use crate::telemetry::readiness;
 
 use self::admin::{RelayStatus, StatusSource};
@@ -47,6 +49,9 @@ use self::policies::Policies;
 use self::refusal_log::RefusalLog;
 use self::reload::{Reload, Reloaded};
 use self::settings::{Leave, RelaySettings};
+
+/// How long the audit log's last lines may take.
+const LAST_LINES: Duration = Duration::from_secs(2);
 
 /// A running relay.
 #[derive(Debug)]
@@ -69,9 +74,11 @@ impl Relay {
     /// Starts on sockets that stand already.
     pub fn start(settings: RelaySettings) -> anyhow::Result<Self> {
         let counters = Arc::new(Counters::default());
+        let audit = settings.audit;
         let policies = Arc::new(Policies::new(&settings.domains, settings.leeway));
         let door = Door::new(settings.domains, settings.verify_link, Arc::clone(&policies), settings.limits.check_within);
-        let (owner, tunnels) = TunnelOwner::new(settings.tunnel, policies, settings.carriers, settings.writable, Arc::clone(&counters));
+        let (owner, tunnels) =
+            TunnelOwner::new(settings.tunnel, policies, settings.carriers, settings.writable, Arc::clone(&counters), audit.clone());
         let negotiation = NegotiationSettings {
             domains: door.mechanisms(),
             attempts: settings.limits.attempts,
@@ -90,11 +97,12 @@ impl Relay {
             },
             counters: Arc::clone(&counters),
             limits: settings.limits,
-            log: RefusalLog::new(),
+            log: RefusalLog::new(audit.clone()),
             access: settings.access.client.watched(),
+            software: Arc::clone(&settings.software),
         });
         let lists = vec![("client", Arc::clone(&settings.access.client)), ("tunnel", Arc::clone(&settings.access.tunnel))];
-        let reload = Arc::new(Reload::new(settings.access, settings.file));
+        let reload = Arc::new(Reload::new(settings.access, settings.software, settings.file, audit.clone()));
         let (stop, stopped) = shutdown::pair();
         let (close, closed) = shutdown::pair();
         let (mut listeners, mut tasks) = (JoinSet::new(), JoinSet::new());
@@ -105,19 +113,25 @@ impl Relay {
             listeners.spawn(listener::listen(listener, Arc::clone(&shared), tunnels.clone(), until));
         }
         let (board, certificates) = watch::channel(Vec::new());
-        let status = StatusSource { tunnels, counters, started: Instant::now(), certificates, reload };
+        let confinement = settings.confinement;
+        let status = StatusSource { tunnels, counters, started: Instant::now(), certificates, reload, confinement, audit: audit.clone() };
         if let Some(listener) = settings.admin {
             tasks.spawn(socket::serve(listener, status.clone(), stopped.clone()));
         }
         if let Some(files) = settings.link_files {
-            tasks.spawn(link_key_files::watch(files, link_key_files::EVERY, stopped.clone(), || {}));
+            let (keys, audit) = (Arc::clone(&files), audit.clone());
+            let taken = move || audit.record(Event::FileTaken { what: "link keys", entries: keys.keys().len() });
+            tasks.spawn(link_key_files::watch(files, link_key_files::EVERY, stopped.clone(), taken));
         }
         if let Some(keeper) = settings.certificates {
             tasks.spawn(certificates::run(keeper, status.tunnels.clone(), stopped.clone()));
         }
-        tasks.spawn(allow_files::watch(lists, settings.look_every, stopped.clone()));
+        let lists_taken = audit.clone();
+        let list_taken = move |what, entries| lists_taken.record(Event::FileTaken { what, entries });
+        tasks.spawn(allow_files::watch(lists, settings.look_every, stopped.clone(), list_taken));
         tasks.spawn(certificate_files::run(settings.shown, settings.look_every, board, stopped));
         tasks.spawn(owner.run());
+        audit.record(Event::Started { role: "relay", version: env!("CARGO_PKG_VERSION") });
         readiness::notify("READY=1");
         let (tunnel, leave, acceptor) = (settings.tunnel_address, settings.leave, settings.acceptor);
         Ok(Self { clients, tunnel, status, close, stop, listeners, tasks, leave, acceptor })
@@ -145,6 +159,7 @@ impl Relay {
         let Self { clients: _, tunnel: _, status, close, stop, mut listeners, mut tasks, leave: _, acceptor } = self;
         close.stop();
         stop.stop();
+        let audit = status.audit.clone();
         // The tunnels' owner ends once the last handle to it is gone.
         drop(status);
         while listeners.join_next().await.is_some() {}
@@ -152,6 +167,9 @@ impl Relay {
         if let Some(acceptor) = acceptor {
             acceptor.shutdown().await;
         }
+        audit.record(Event::Stopped);
+        // It waits for a thread that writes, at a time when nobody else needs this one.
+        audit.flush(LAST_LINES);
     }
 
     /// Where customers are accepted.
@@ -164,12 +182,12 @@ impl Relay {
         self.tunnel
     }
 
-    /// Reads the configuration again and takes up what it can.
+    /// Reads the configuration again and takes up what it can, as told by SIGHUP.
     ///
     /// # Errors
     /// What is wrong; nothing has changed.
     pub async fn reload(&self) -> Result<Reloaded, String> {
-        self.status.reload.run().await
+        self.status.reload.run(By::Signal).await
     }
 
     /// What `outgate status` tells.

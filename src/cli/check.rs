@@ -6,10 +6,12 @@ mod reach;
 use std::path::{Path, PathBuf};
 
 use super::{Failure, faults, files, output};
+use crate::config::process::AuditLog;
 use crate::config::{AgentsConfig, ConnectorConfig, Fault, Issuer, Kind, RelayConfig, Tls, TunnelTls};
 use crate::net::certificates;
 use crate::net::dial;
 use crate::net::link_keys::LinkKeys;
+use crate::relay::software_policy::SoftwarePolicy;
 
 /// Where a connector's configuration lies as packaged.
 const CONNECTOR: &str = "/etc/outgate/connector.toml";
@@ -24,7 +26,7 @@ Examples:
 
 Exit code 0 if there is no fault, else 1; with --reach also if a relay, or an alternate of one, cannot be reached over any transport.")]
 pub struct Args {
-    /// relay.toml, connector.toml or agents.toml; which of them is told by content, then by name.
+    /// relay.toml, connector.toml, agents.toml or clients.toml; which of them is told by content, then by name.
     /// With --reach it may be left out: /etc/outgate/connector.toml.
     #[arg(value_name = "FILE", required_unless_present = "reach")]
     file: Option<PathBuf>,
@@ -48,8 +50,8 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let file = args.file.as_deref().unwrap_or_else(|| Path::new(CONNECTOR));
     let text = files::read_text(file)?;
     let kind = Kind::of(file, &text).ok_or_else(|| {
-        Failure::runtime(format!("{}: not a relay, connector or agents file", file.display()))
-            .hint("name it relay.toml, connector.toml or agents.toml")
+        Failure::runtime(format!("{}: not a relay, connector, agents or clients file", file.display()))
+            .hint("name it relay.toml, connector.toml, agents.toml or clients.toml")
     })?;
     let faults = kind.faults(file, &text);
     if args.reach {
@@ -119,6 +121,14 @@ impl Named {
         }
     }
 
+    /// The file is made where there is none, its folder is not.
+    fn audit(&mut self, audit: &AuditLog) {
+        let folder = audit.file.as_deref().and_then(Path::parent).filter(|folder| !folder.as_os_str().is_empty());
+        if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+            self.faults.push(format!("the folder of `audit.file` does not exist: {}", folder.display()));
+        }
+    }
+
     /// A proxy's credentials: never repeated, not even in part.
     fn proxies(&mut self, config: &ConnectorConfig) {
         for proxy in config.relays.iter().filter_map(|relay| relay.proxy.as_ref()) {
@@ -167,6 +177,8 @@ fn named(kind: Kind, file: &Path, text: &str) -> Named {
                 named.tls(&config.tls);
                 named.tunnel(&config.tunnel_tls);
                 named.issuers(&config.issuers);
+                named.audit(&config.audit);
+                named.faults.extend(SoftwarePolicy::open(&config.clients).err());
             }
         }
         Kind::Connector => {
@@ -176,9 +188,10 @@ fn named(kind: Kind, file: &Path, text: &str) -> Named {
                 named.issuers(&config.issuers);
                 named.accounts(&config);
                 named.proxies(&config);
+                named.audit(&config.audit);
             }
         }
-        Kind::Agents => {}
+        Kind::Agents | Kind::Clients => {}
     }
     named
 }

@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::fingerprint::Fingerprint;
 use crate::proto::xmpp::negotiation::{Action, Login, Negotiation, NegotiationSettings, Transport};
 use crate::proto::xmpp::reader::Reader;
 use crate::proto::xmpp::sasl::{SaslFailure, ScramKeys};
 
 use super::entropy;
 use super::shutdown::Stop;
-use super::stream::{Opening, Stream, opening_of};
+use super::stream::{Greeting, Opening, Stream, opening_of};
 use super::tls::{self, TlsError};
 
 const HTTP_ANSWER: &str = "HTTP/1.1 404 Not Found\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 66\r\n\
@@ -28,6 +29,13 @@ const MAX_RESOURCE: usize = 128;
 
 /// Decides who comes in, and under which name.
 pub trait Judge: Send {
+    /// Judges a TLS hello before anything is computed for it; the reason's code against it.
+    ///
+    /// # Errors
+    /// It may go no further.
+    fn hello(&mut self, _fingerprint: &Fingerprint) -> Result<(), &'static str> {
+        Ok(())
+    }
     /// Judges a login.
     fn verify(&mut self, login: Login) -> impl Future<Output = Result<(), SaslFailure>> + Send;
     /// The SCRAM keys of a user, if there is such a user.
@@ -60,8 +68,8 @@ pub struct Arrived {
     pub stream: Stream,
     /// Its reader, with any bytes that are not read yet.
     pub reader: Reader,
-    /// The server name in its TLS hello.
-    pub sni: Option<String>,
+    /// What its TLS hello told.
+    pub greeting: Option<Greeting>,
 }
 
 /// The resource that a client asked for, where it is fit to be shown, else 32 random bits in hexadecimal.
@@ -76,7 +84,7 @@ pub fn resource_of(asked: Option<String>) -> String {
 /// The reason code for counters and the log; the client has been told and the stream is closed.
 pub async fn negotiate(stream: Stream, terms: &Terms, judge: &mut impl Judge, mut stop: Stop) -> Result<Arrived, &'static str> {
     let deadline = Instant::now() + terms.login_within;
-    let mut arrival = Arrival { terms, stream, negotiation: None, sni: None };
+    let mut arrival = Arrival { terms, stream, negotiation: None, greeting: None };
     let outcome = tokio::select! {
         outcome = tokio::time::timeout_at(deadline, arrival.run(judge)) => match outcome {
             Ok(outcome) => outcome,
@@ -85,7 +93,9 @@ pub async fn negotiate(stream: Stream, terms: &Terms, judge: &mut impl Judge, mu
         () = stop.requested() => Err(arrival.end("system-shutdown", "This server stops for a moment.", "shutdown").await),
     };
     match (outcome, arrival.negotiation) {
-        (Ok(()), Some(negotiation)) => Ok(Arrived { stream: arrival.stream, reader: negotiation.into_reader(), sni: arrival.sni }),
+        (Ok(()), Some(negotiation)) => {
+            Ok(Arrived { stream: arrival.stream, reader: negotiation.into_reader(), greeting: arrival.greeting })
+        }
         (Ok(()), None) => Err("fault"),
         (Err(reason), _) => {
             arrival.stream.close().await;
@@ -98,7 +108,7 @@ struct Arrival<'a> {
     terms: &'a Terms,
     stream: Stream,
     negotiation: Option<Negotiation>,
-    sni: Option<String>,
+    greeting: Option<Greeting>,
 }
 
 impl Arrival<'_> {
@@ -112,7 +122,7 @@ impl Arrival<'_> {
             Opening::Proxy => return Err("proxy-not-trusted"),
             Opening::Xml => Transport::Plain,
             Opening::Tls => {
-                self.start_tls().await?;
+                self.start_tls(judge).await?;
                 Transport::Tls
             }
         };
@@ -134,7 +144,7 @@ impl Arrival<'_> {
     async fn act(&mut self, action: Action, judge: &mut impl Judge) -> Result<bool, &'static str> {
         match action {
             Action::StartTls => {
-                self.start_tls().await?;
+                self.start_tls(judge).await?;
                 self.with(Negotiation::tls_established);
             }
             Action::Verify(login) => {
@@ -182,13 +192,19 @@ impl Arrival<'_> {
         }
     }
 
-    async fn start_tls(&mut self) -> Result<(), &'static str> {
-        match self.stream.start_tls(&self.terms.tls, self.terms.tls_within).await {
-            Ok(sni) => {
-                self.sni = sni;
+    async fn start_tls(&mut self, judge: &mut impl Judge) -> Result<(), &'static str> {
+        let screen = |fingerprint: &Fingerprint| judge.hello(fingerprint);
+        match self.stream.start_tls(&self.terms.tls, self.terms.tls_within, screen).await {
+            Ok(greeting) => {
+                self.greeting = Some(greeting);
                 Ok(())
             }
             Err(TlsError::Slow) => Err("tls-timeout"),
+            Err(TlsError::Refused(reason)) => Err(reason),
+            Err(TlsError::Hello(fault)) => {
+                tracing::debug!(%fault, "TLS hello not read");
+                Err("tls-hello")
+            }
             Err(TlsError::Failed(error)) => {
                 tracing::debug!(%error, "TLS handshake failed");
                 Err("tls-handshake")

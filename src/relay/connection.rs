@@ -7,27 +7,30 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use crate::fingerprint::ClientSoftware;
+use crate::fingerprint::Fingerprint;
 use crate::net::allow_files::Watched;
 use crate::net::entropy;
 use crate::net::negotiate::{Judge, Terms, negotiate, resource_of};
 use crate::net::proxy_protocol::{self, Origin};
 use crate::net::shutdown::Stop;
 use crate::net::stream::Stream;
-use crate::proto::tunnel::{Identity, Open, OpenKind, Payload, RelayCommand, RelayEvent};
+use crate::proto::tunnel::{Admission, Assertion, Identity, Open, OpenKind, Payload, RelayCommand, RelayEvent};
 use crate::proto::xmpp::negotiation::Login;
 use crate::proto::xmpp::reader::{ReadEvent, Reader};
 use crate::proto::xmpp::sasl::{SaslFailure, ScramKeys};
 use crate::session::{OpenId, SessionSecret};
 use crate::telemetry::HOP;
+use crate::telemetry::audit::{Event, LinkMark, link_hash};
 
 use super::attach::{SessionEvents, Tunnels};
+use super::client::software::Screening;
 use super::client::{Client, ClientSettings};
 use super::counters::{Counters, Place};
 use super::door::{Admitted, Door};
 use super::listener::DENIED;
 use super::refusal_log::RefusalLog;
 use super::settings::Limits;
+use super::software_policy::SoftwarePolicy;
 
 /// Events taken before what they wrote leaves.
 const BATCH: usize = 64;
@@ -45,6 +48,7 @@ pub(super) struct Shared {
     pub(super) limits: Limits,
     pub(super) log: RefusalLog,
     pub(super) access: Watched,
+    pub(super) software: Arc<SoftwarePolicy>,
 }
 
 /// How long a relay goes on.
@@ -72,10 +76,14 @@ struct Live {
     events: SessionEvents,
     /// The connector that serves the queue.
     identity: Identity,
+    /// The queue's address.
+    queue: String,
     /// Where the client is.
     peer: SocketAddr,
     /// Events sent into the tunnel, which numbers them from 1.
     sent: u64,
+    /// When the stanza that is being read began.
+    began: Option<std::time::Instant>,
 }
 
 /// Serves one connection to its end.
@@ -97,6 +105,8 @@ pub(super) async fn serve(shared: Arc<Shared>, tunnels: Tunnels, socket: TcpStre
     Box::pin(live.stream.close()).await;
     shared.counters.count(reason);
     tracing::info!(reason, "session ends");
+    let audit = shared.log.audit();
+    audit.record(Event::Left { address: audit.place(live.peer.ip()), queue: live.queue, reason });
     drop(session);
     drop(connection);
 }
@@ -123,16 +133,21 @@ async fn arrive(shared: &Shared, tunnels: &Tunnels, mut socket: TcpStream, ends:
         return Err(DENIED);
     }
     // The negotiation never claims success without a login.
-    let Admitted { admission, identity, contact, denied } = admitted.ok_or("fault")?;
-    tracing::info!(queue = contact.jid, "session begins");
+    let Admitted { admission, identity, contact, denied, issuer } = admitted.ok_or("fault")?;
+    let hello = arrived.greeting.as_ref().map(|greeting| greeting.fingerprint);
+    let screening = Screening { knowledge: shared.software.knowledge(), denied, hello };
+    let ja4 = hello.map(|hello| hello.ja4.to_string());
+    tracing::info!(queue = contact.jid, ja4, "session begins");
+    let (audit, queue) = (shared.log.audit(), contact.jid.clone());
+    audit.record(Event::Admitted { address: audit.place(peer.ip()), queue: queue.clone(), link: mark_of(&admission, &issuer), ja4 });
     let open = Open {
         kind: OpenKind::New { open_id: OpenId(entropy::sixteen()), secret: SessionSecret(entropy::sixteen()) },
         admission: admission.clone(),
         client_addr: peer,
         local_addr: local,
         protocol: "xmpp".to_owned(),
-        sni: arrived.sni,
-        software: ClientSoftware::unknown(),
+        sni: arrived.greeting.and_then(|greeting| greeting.sni),
+        software: screening.seen(),
         resumable: false,
         waited: Duration::ZERO,
     };
@@ -143,13 +158,13 @@ async fn arrive(shared: &Shared, tunnels: &Tunnels, mut socket: TcpStream, ends:
         client: jid,
         queue: contact,
         is_anonymous,
-        denied,
+        screening,
         idle: shared.limits.idle,
         entropy: entropy::sixteen,
     };
     let client = Client::new(settings, now());
     let (stream, reader, tunnels) = (arrived.stream, arrived.reader, tunnels.clone());
-    Ok(Box::new(Live { stream, reader, client, tunnels, events, identity, peer, sent: 0 }))
+    Ok(Box::new(Live { stream, reader, client, tunnels, events, identity, queue, peer, sent: 0, began: None }))
 }
 
 /// Learns from a trusted proxy who the client is, and whether it may connect.
@@ -176,9 +191,33 @@ struct CustomerJudge<'a> {
     jid: String,
 }
 
+/// The shortest link is a code of so many characters. A password that is typed by mistake is shorter, and leaves no trace.
+const SHORTEST_LINK: usize = 26;
+
+/// The hash of the link that a login shows.
+fn link_of(login: &Login) -> Option<String> {
+    match login {
+        Login::Plain { password, .. } if password.len() >= SHORTEST_LINK => Some(link_hash(password)),
+        Login::Plain { .. } | Login::Anonymous { .. } => None,
+    }
+}
+
+/// What the audit log tells of a link that was good.
+fn mark_of(admission: &Admission, issuer: &str) -> Option<LinkMark> {
+    match &admission.assertion {
+        Assertion::Link { token, kid } => Some(LinkMark { issuer: issuer.to_owned(), kid: kid.clone(), hash: link_hash(token) }),
+        Assertion::Anonymous => None,
+    }
+}
+
 impl Judge for CustomerJudge<'_> {
+    fn hello(&mut self, fingerprint: &Fingerprint) -> Result<(), &'static str> {
+        self.shared.software.screen(fingerprint)
+    }
+
     async fn verify(&mut self, login: Login) -> Result<(), SaslFailure> {
         self.is_anonymous = matches!(login, Login::Anonymous { .. });
+        let link = link_of(&login);
         match self.shared.door.judge(login, self.tunnels, unix_seconds()).await {
             Ok(admitted) => {
                 self.admitted = Some(admitted);
@@ -186,7 +225,7 @@ impl Judge for CustomerJudge<'_> {
             }
             Err(refusal) => {
                 self.shared.counters.count(refusal.reason);
-                self.shared.log.write("login", refusal.reason, self.peer);
+                self.shared.log.write_with_link("login", refusal.reason, self.peer, link);
                 Err(refusal.failure)
             }
         }
@@ -228,8 +267,9 @@ impl Live {
             if let Some(reason) = self.client.poll_over() {
                 return reason;
             }
-            arm(timer.as_mut(), self.client.poll_timeout());
             let wants_read = self.client.wants_read();
+            let slow_at = self.slow_at(wants_read, shared.limits.stanza_within);
+            arm(timer.as_mut(), [self.client.poll_timeout(), slow_at].into_iter().flatten().min());
             tokio::select! {
                 read = self.stream.read(|bytes| self.reader.push(bytes)), if wants_read => match read {
                     Ok(Some(())) => self.client.handle_heard(now()),
@@ -249,10 +289,25 @@ impl Live {
                     is_denied = true;
                     self.client.handle_denied();
                 }
-                () = timer.as_mut() => self.client.handle_timeout(now()),
+                () = timer.as_mut() => {
+                    let now = now();
+                    if slow_at.is_some_and(|at| at <= now) {
+                        self.client.handle_slow();
+                    }
+                    self.client.handle_timeout(now);
+                }
                 () = stop.requested() => self.client.handle_shutdown(),
             }
         }
+    }
+
+    /// When a stanza that has begun must be whole. While this side does not read, the client is not slow.
+    fn slow_at(&mut self, wants_read: bool, within: Duration) -> Option<std::time::Instant> {
+        if !wants_read || !self.reader.is_inside_element() {
+            self.began = None;
+            return None;
+        }
+        Some(*self.began.get_or_insert_with(now) + within)
     }
 
     /// Hands what was read to the client, as far as it takes more; tells how many stanzas that were.
@@ -263,6 +318,7 @@ impl Live {
             match self.reader.poll() {
                 Ok(Some(ReadEvent::Stanza(stanza))) => {
                     count += 1;
+                    self.began = None;
                     self.client.handle_stanza(&stanza, now);
                 }
                 Ok(Some(ReadEvent::StreamClose)) => {

@@ -1,6 +1,7 @@
 //! Accepts customers' connections: allow-list and caps first, one owned task each. A relay that takes its leave accepts no more and serves
 //! who is here.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,7 +30,7 @@ pub(super) async fn listen(listener: Listener, shared: Arc<Shared>, tunnels: Tun
                     shared.log.write("address", DENIED, peer);
                     continue;
                 }
-                let Some(places) = places(&shared) else { continue };
+                let Some(places) = places(&shared, peer) else { continue };
                 let serving = serve(Arc::clone(&shared), tunnels.clone(), socket, peer, places, until_for_connections.clone());
                 connections.spawn(serving);
             }
@@ -57,13 +58,17 @@ pub(super) async fn listen(listener: Listener, shared: Arc<Shared>, tunnels: Tun
 }
 
 /// Takes a place in total and one before login; without both the socket is closed at once.
-fn places(shared: &Shared) -> Option<Places> {
+fn places(shared: &Shared, peer: SocketAddr) -> Option<Places> {
+    let full = |reason| {
+        shared.counters.count(reason);
+        shared.log.write("address", reason, peer);
+    };
     let Some(connection) = shared.counters.connection(shared.limits.connections) else {
-        shared.counters.count("too-many-connections");
+        full("too-many-connections");
         return None;
     };
     let Some(before_login) = shared.counters.before_login(shared.limits.before_login) else {
-        shared.counters.count("too-many-before-login");
+        full("too-many-before-login");
         return None;
     };
     Some(Places { connection, before_login })

@@ -199,7 +199,7 @@ fn check_passes_the_shipped_files_and_names_every_fault_of_a_wrong_one() {
     place.write("relay.toml", &wrong);
     let answer = place.outgate(&["check", "relay.toml"]);
     assert_eq!((answer.code, answer.stdout.as_str()), (1, ""), "{answer:?}");
-    for text in ["did you mean `key`?", "write `tunnel = \"[::]:7443\"`", "relay.toml:9:10", "relay.toml: 3 faults"] {
+    for text in ["did you mean `key`?", "write `tunnel = \"[::]:7443\"`", "relay.toml:13:10", "relay.toml: 3 faults"] {
         assert!(answer.stderr.contains(text), "{text}: {}", answer.stderr);
     }
     assert!(!answer.stderr.contains('\u{1b}'), "colour without a terminal");
@@ -207,7 +207,7 @@ fn check_passes_the_shipped_files_and_names_every_fault_of_a_wrong_one() {
     let json = place.outgate(&["check", "--json", "relay.toml"]);
     let json_text: Value = serde_json::from_str(&json.stdout).unwrap();
     assert_eq!((json.code, json_text["faults"].as_array().unwrap().len()), (1, 3));
-    assert_eq!(json_text["faults"][0]["line"], 9);
+    assert_eq!(json_text["faults"][0]["line"], 13);
 
     assert_eq!(place.outgate(&["check", "none.toml"]).code, 1);
 }
@@ -227,8 +227,18 @@ const WRONG_FILES: [Wrong; 11] = [
     },
     Wrong {
         file: "relay.toml",
-        changes: &[("# client = [\"[::]:5222\"]", "client = [\"localhost\"]"), ("# leeway = \"30s\"", "leeway = \"30\"")],
-        faults: &[("\"localhost\"", "write, for example, \"[::]:5222\""), ("\"30\"", "write, for example, \"30s\"")],
+        changes: &[
+            ("# confinement = \"on\"", "confinement = \"maybe\""),
+            ("# client = [\"[::]:5222\"]", "client = [\"localhost\"]"),
+            ("# leeway = \"30s\"", "leeway = \"30\""),
+            ("# addresses = \"prefix\"", "addresses = \"some\""),
+        ],
+        faults: &[
+            ("\"maybe\"", "\"on\""),
+            ("\"localhost\"", "write, for example, \"[::]:5222\""),
+            ("\"30\"", "write, for example, \"30s\""),
+            ("\"some\"", "\"prefix\""),
+        ],
     },
     Wrong {
         file: "relay.toml",
@@ -336,6 +346,12 @@ fn check_looks_at_the_files_that_a_configuration_names() {
     }
     place.write("relay.toml", include_str!("../../config/relay.toml"));
     assert!(place.ok(&["check", "relay.toml"]).contains("no fault (relay)"));
+
+    let shipped = place.read("relay.toml");
+    place.write("relay.toml", &shipped.replace("[audit]\n", "[audit]\nfile = \"nowhere/audit.jsonl\"\n"));
+    let answer = place.outgate(&["check", "relay.toml"]);
+    assert!(answer.code == 1 && answer.stderr.contains("the folder of `audit.file` does not exist"), "{answer:?}");
+    place.write("relay.toml", &shipped);
 
     std::fs::copy(place.path("ca/ca-key.pem"), place.path("tunnel/relay-key.pem")).unwrap();
     std::fs::remove_file(place.path("issuer.jwks.json")).unwrap();

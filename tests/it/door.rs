@@ -2,3 +2,4 @@
 
 mod allow;
 mod proxy;
+mod software;

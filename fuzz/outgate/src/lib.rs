@@ -10,6 +10,7 @@ pub mod im;
 pub mod link;
 /// What reads strangers' bytes.
 pub mod proto {
+    pub mod client_hello;
     pub mod http_connect;
     pub mod proxy_header;
     pub mod socks5;

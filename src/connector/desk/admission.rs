@@ -8,12 +8,18 @@ use super::{Audit, Desk, DoorEffect, Effect, LINKS_EVERY, Pending, RelayIndex, S
 use crate::fingerprint::{ClientSoftware, Denial};
 use crate::im::Availability;
 use crate::link::{LinkRefusal, LinkTerms};
+use crate::names::{shown_line, shown_name};
 use crate::proto::tunnel::{Admission, Assertion, ChannelId, ConnectorCommand, Open, OpenKind, RefusalCode, ResetCode};
 use crate::session::{OpenId, SessionId, SessionSecret};
 use crate::store::{Op, Place, SecretDigest, SessionRecord};
+use crate::telemetry::audit::link_hash;
 
-/// Longest name or reason taken over from a link, in characters.
+/// Longest name or reason taken over from a link, in characters. Its issuer is trusted, but what it puts into a link a visitor may
+/// have typed.
 const MAX_LINK_TEXT: usize = 120;
+
+/// Longest name, version or system of a client's software, in characters.
+const MAX_SOFTWARE_TEXT: usize = 64;
 
 /// Why a customer is not let in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,13 +153,7 @@ impl Desk {
         self.open_ids.insert(open_id, id);
         self.secrets.insert(record.secret, id);
         self.counters.sessions_opened += 1;
-        let audit = Audit::SessionOpened {
-            session: id,
-            code: record.code.clone(),
-            queue: record.queue.clone(),
-            issuer: record.link_issuer.clone(),
-            kid: record.link_kid.clone(),
-        };
+        let audit = self.opened(&record, &open.admission.assertion);
         let named = !record.software.name.is_empty();
         self.op(Op::Begin(Box::new(record.clone())));
         if let (Some(link), Some(terms)) = (record.link_use, &terms) {
@@ -176,6 +176,23 @@ impl Desk {
         self.tunnel(relay, ConnectorCommand::Accept { channel, attachment: 1, in_next: 1, out_first: 1, out: Vec::new() });
         self.effect(Effect::Door(DoorEffect::Admitted(pending)));
         if has_bot { self.bot_greets(id) } else { self.join_line(id) }
+    }
+
+    fn opened(&self, record: &SessionRecord, assertion: &Assertion) -> Audit {
+        let link = match assertion {
+            Assertion::Link { token, .. } => link_hash(token),
+            Assertion::Anonymous => String::new(),
+        };
+        let before = record.link_use.and_then(|link| self.link_uses.get(&link)).map_or(0, |uses| uses.count);
+        Audit::SessionOpened {
+            session: record.id,
+            code: record.code.clone(),
+            queue: record.queue.clone(),
+            issuer: record.link_issuer.clone(),
+            kid: record.link_kid.clone(),
+            link,
+            uses: before.saturating_add(1),
+        }
     }
 
     fn use_link(&mut self, link: [u8; 32], expires: u64) {
@@ -212,7 +229,8 @@ impl Desk {
 
     fn record_of(&mut self, open: &Open, open_id: OpenId, secret: SessionSecret, terms: Option<&LinkTerms>) -> SessionRecord {
         let code = self.mint_code();
-        let customer = terms.and_then(|terms| terms.subject.as_deref()).map(shown).filter(|name| !name.is_empty());
+        let customer =
+            terms.and_then(|terms| terms.subject.as_deref()).map(|name| shown_name(name, MAX_LINK_TEXT)).filter(|name| !name.is_empty());
         SessionRecord {
             id: self.mint_id(),
             open_id,
@@ -221,13 +239,13 @@ impl Desk {
             queue: open.admission.queue.clone(),
             customer: customer.unwrap_or_else(|| format!("guest-{code}")),
             code,
-            reason: terms.and_then(|terms| terms.reason.as_deref()).map(shown).unwrap_or_default(),
+            reason: terms.and_then(|terms| terms.reason.as_deref()).map(|reason| shown_line(reason, MAX_LINK_TEXT)).unwrap_or_default(),
             link_issuer: terms.map(|terms| terms.issuer.clone()).unwrap_or_default(),
             link_kid: terms.map(|terms| terms.kid.clone()).unwrap_or_default(),
             link_use: terms.map(link_use),
             client_addr: open.client_addr.to_string(),
             resumable: open.resumable,
-            software: open.software.clone(),
+            software: shown_software(&open.software),
             opened_at: self.now.unix_millis,
         }
     }
@@ -339,9 +357,14 @@ pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
     out
 }
 
-/// A link's text as people may see it: one line, bounded, read in the order in which it stands. Its issuer is trusted; but what it
-/// puts into a link a visitor may have typed.
-fn shown(text: &str) -> String {
-    let is_fit = |c: &char| !c.is_control() && !matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}');
-    text.chars().filter(is_fit).take(MAX_LINK_TEXT).collect::<String>().trim().to_owned()
+/// What a client says of itself, as agents may see it.
+pub(super) fn shown_software(software: &ClientSoftware) -> ClientSoftware {
+    let shown = |text: &str| shown_name(text, MAX_SOFTWARE_TEXT);
+    ClientSoftware {
+        name: shown(&software.name),
+        version: shown(&software.version),
+        system: shown(&software.system),
+        library: shown(&software.library),
+        ..software.clone()
+    }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use tempfile::TempDir;
 
 use super::PATIENCE;
 use crate::relay::customer::Customer;
-use crate::setup::{CUSTOMERS, await_status, outgate, prepare, substitute};
+use crate::setup::{AGENTS, CUSTOMERS, await_status, outgate, prepare, substitute};
 
 /// The relay's clock for everything up to bind.
 pub(super) const LOGIN_WITHIN: Duration = Duration::from_secs(2);
@@ -40,11 +41,13 @@ pub(super) struct Plan {
     pub(super) sections: &'static str,
     /// A second relay stands beside the first, with a tunnel of its own to the same connector.
     pub(super) two_relays: bool,
+    /// The relay is handed all of its sockets.
+    pub(super) handed_over: bool,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { login: LOGIN_WITHIN, handshake: Duration::from_secs(1), sections: "", two_relays: false }
+        Self { login: LOGIN_WITHIN, handshake: Duration::from_secs(1), sections: "", two_relays: false, handed_over: false }
     }
 }
 
@@ -72,6 +75,11 @@ impl Site {
     /// Starts with these clocks for everything up to bind and for the TLS handshake.
     pub(super) fn start_with(login: Duration, handshake: Duration) -> Self {
         Self::start_as(Plan { login, handshake, ..Plan::default() })
+    }
+
+    /// Starts with a relay to which all of its sockets are handed over, as a service manager does: for customers, for QUIC, for admins.
+    pub(super) fn start_handed_over() -> Self {
+        Self::start_as(Plan { handed_over: true, ..Plan::default() })
     }
 
     pub(super) fn start_as(plan: Plan) -> Self {
@@ -130,6 +138,11 @@ impl Site {
     /// The same from an address of this host.
     pub(super) async fn customer_from(&self, source: IpAddr) -> Customer {
         Customer::connect_from(source, self.door, CUSTOMERS, Arc::clone(&self.roots)).await
+    }
+
+    /// A TCP connection to the agents' listener.
+    pub(super) async fn agent_socket(&self) -> Customer {
+        Customer::connect(self.agents, AGENTS, Arc::clone(&self.roots)).await
     }
 
     /// The claims of a link that is good for an hour.
@@ -222,13 +235,42 @@ fn start_relay(home: &Path, side: &str, plan: &Plan) -> StartedRelay {
         ("# tls_handshake = \"5s\"", format!("tls_handshake = \"{}s\"", plan.handshake.as_secs())),
         ("queues = [\"hello\", \"support\"]", "queues = [\"hello\", \"support\", \"ghost\"]".to_owned()),
         ("\n# Who may sign links: the public half", MORE_QUEUES.to_owned()),
+        (
+            "[audit]\n",
+            format!(
+                "[audit]\nfile = \"{}\"\n",
+                socket(home, side).with_file_name(if side == "dmz" { "relay-audit.jsonl" } else { "relay2-audit.jsonl" }).display()
+            ),
+        ),
     ];
     let file = home.join(side).join("relay.toml");
     substitute("relay.toml", &file, &changes);
     append(&file, plan.sections);
+    if plan.handed_over {
+        return hand_over(home);
+    }
     let (process, log) = Process::start(home, side, "relay");
     let started = line(&log, "relay started");
     StartedRelay { process, door: address(&started, "customers=["), tunnel: address(&started, "tunnels=Some(") }
+}
+
+fn hand_over(home: &Path) -> StartedRelay {
+    let clients = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let tunnels = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let admin = std::os::unix::net::UnixListener::bind(home.join("relay.sock")).unwrap();
+    let (door, tunnel) = (clients.local_addr().unwrap(), tunnels.local_addr().unwrap());
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", r#"LISTEN_PID=$$ exec "$@" 3<&0 4<&1 5<&2 0</dev/null 1>"$LOG" 2>&1"#, "sh", env!("CARGO_BIN_EXE_outgate")])
+        .args(["relay", "--config"])
+        .arg(home.join("dmz/relay.toml"))
+        .env("LISTEN_FDS", "3")
+        .env("LISTEN_FDNAMES", "client:tunnel-quic:admin")
+        .env("LOG", home.join("relay.log"))
+        .stdin(OwnedFd::from(clients))
+        .stdout(OwnedFd::from(tunnels))
+        .stderr(OwnedFd::from(admin));
+    StartedRelay { process: Process { child: command.spawn().unwrap() }, door, tunnel }
 }
 
 /// Starts it with a tunnel to each of these; tells where it takes agents.
@@ -240,6 +282,7 @@ fn start_connector(home: &Path, tunnels: &[SocketAddr]) -> (Process, SocketAddr)
         ("# server_name = \"relay.example.com\"", "server_name = \"relay.example.com\"".to_owned()),
         ("# path = \"/var/lib/outgate/connector.sqlite\"", format!("path = {}", path("connector.sqlite"))),
         ("# listen = \"127.0.0.1:5222\"", "listen = \"127.0.0.1:0\"".to_owned()),
+        ("[audit]\n", format!("[audit]\nfile = {}\n", path("connector-audit.jsonl"))),
         ("name = \"Support\"", "name = \"Support\"\nauto_accept = true".to_owned()),
     ];
     let file = home.join("lan/connector.toml");

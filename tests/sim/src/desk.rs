@@ -270,19 +270,19 @@ impl Desk {
         if known.map_or(!new, Kept::is_closed) {
             let text = String::new();
             let code = RefusalCode::UnknownSession;
-            self.early.push((relay, ConnectorCommand::Refuse { channel, code, text, retry_after: None }));
-            return;
+            let refusal = ConnectorCommand::Refuse { channel, code, text, retry_after: None };
+            return self.push(secret, Op::Barrier, vec![(relay, refusal)]);
         }
         let nothing = Kept::default();
         let kept = known.unwrap_or(&nothing);
         if self.is_ahead(kept, &kind) {
             // The relay, or its client, has more than this store remembers having sent.
             let code = RefusalCode::StoreRegressed;
-            self.early.push((relay, ConnectorCommand::Refuse { channel, code, text: String::new(), retry_after: None }));
+            let mut told = vec![(relay, ConnectorCommand::Refuse { channel, code, text: String::new(), retry_after: None })];
             let live = self.channels.remove(&secret);
-            let ended = live.map(|(at, channel)| (at, ConnectorCommand::Reset { channel, code: ResetCode::StoreRegressed }));
+            told.extend(live.map(|(at, channel)| (at, ConnectorCommand::Reset { channel, code: ResetCode::StoreRegressed })));
             self.by_channel.retain(|_, other| *other != secret);
-            return self.push(secret, Op::Regressed, ended.into_iter().collect());
+            return self.push(secret, Op::Regressed, told);
         }
         let is_elsewhere = self.channels.get(&secret).is_some_and(|(at, _)| *at != relay);
         let told = match kind {
@@ -293,7 +293,7 @@ impl Desk {
         let is_late = came.is_some_and(|came| is_elsewhere && self.came.get(&secret).is_some_and(|later| came < *later));
         let is_stale = is_late || (told > 0 && (told < kept.attachment || (told == kept.attachment && is_elsewhere)));
         if is_stale && self.plant != Some(Plant::StaleAttachmentTaken) {
-            return self.early.push((relay, ConnectorCommand::Reset { channel, code: ResetCode::Moved }));
+            return self.push(secret, Op::Barrier, vec![(relay, ConnectorCommand::Reset { channel, code: ResetCode::Moved })]);
         }
         let attachment = if told == 0 { kept.attachment + 1 } else { told.max(kept.attachment) };
         if let Some(came) = came {
@@ -302,9 +302,10 @@ impl Desk {
         let is_new = known.is_none();
         // What the client says it has needs not be sent again.
         let has = client_h.map_or(0, u64::from);
+        let mut moved = None;
         if let Some(old) = self.channels.insert(secret, (relay, channel)) {
             self.by_channel.remove(&old);
-            self.early.push((old.0, ConnectorCommand::Reset { channel: old.1, code: ResetCode::Moved }));
+            moved = Some((old.0, ConnectorCommand::Reset { channel: old.1, code: ResetCode::Moved }));
         }
         self.by_channel.insert((relay, channel), secret);
         self.asked.insert(secret);
@@ -313,7 +314,7 @@ impl Desk {
         }
         let effects = self.accept((relay, channel), secret, attachment, &kind);
         let op = if has > 0 { Op::OutHandled(has) } else { Op::Barrier };
-        self.push(secret, if is_new { Op::Begin } else { op }, Vec::new());
+        self.push(secret, if is_new { Op::Begin } else { op }, moved.into_iter().collect());
         self.push(secret, Op::Attached(attachment), effects);
     }
 
@@ -373,6 +374,9 @@ fn fin() -> Fin {
 }
 
 fn apply(store: &mut Store, secret: SessionSecret, op: Op) {
+    if matches!(op, Op::Barrier) {
+        return;
+    }
     let kept = store.entry(secret).or_default();
     match op {
         Op::Begin | Op::Barrier => {}

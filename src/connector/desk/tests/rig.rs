@@ -346,6 +346,7 @@ pub(super) fn profanity() -> ClientSoftware {
         system: String::new(),
         source: SoftwareSource::Asked,
         confidence: Confidence::Stated,
+        ..ClientSoftware::unknown()
     }
 }
 
