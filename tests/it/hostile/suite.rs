@@ -39,6 +39,9 @@ const AT_ONCE: usize = 150;
 /// What a process may keep of an attack: allocator slack, not a buffer for each stranger.
 const KEPT: i64 = 32 << 10;
 
+/// Prints the table.
+const TABLE: &str = include_str!("../../hostile_table");
+
 /// How a stream begins.
 const HEADER: &str =
     "<stream:stream to='chat.example.com' version='1.0' xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>";
@@ -236,7 +239,39 @@ fn memory(pid: u32, name: &str) -> i64 {
 
 /// Writes a line of the table.
 fn line(attack: &str, row: &str) {
+    assert!(attacks().contains(&attack), "tests/hostile_table names {attack}");
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("hostile");
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::write(folder.join(attack.replace(' ', "-")), format!("{attack}\t{row}\n")).unwrap();
+}
+
+/// Those that the table has a row for.
+fn attacks() -> Vec<&'static str> {
+    let (_, rest) = TABLE.split_once("\nattacks='").unwrap();
+    rest.split_once('\'').unwrap().0.lines().collect()
+}
+
+#[test]
+fn an_attack_that_no_test_played_is_named_and_fails_a_whole_run() {
+    let target = tempfile::tempdir().unwrap();
+    let folder = target.path().join("tmp/hostile");
+    std::fs::create_dir_all(&folder).unwrap();
+    let attacks = attacks();
+    for (number, attack) in attacks.iter().enumerate() {
+        let row = format!("{attack}\t10\t100\t0\t0\t1500\t2500\t7\t6\t1024\t2048\t1024\t3072\t5\t0\t9 reason\n");
+        std::fs::write(folder.join(number.to_string()), row).unwrap();
+    }
+    let print = || {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hostile_table");
+        let output = std::process::Command::new(script).arg("whole").env("CARGO_TARGET_DIR", target.path()).output().unwrap();
+        (output.status.success(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (whole, table) = print();
+    assert!(whole && !table.contains("Missing"), "{table}");
+    let row = table.lines().find(|line| line.starts_with("nobody ")).unwrap();
+    let cells: Vec<&str> = row.split_whitespace().collect();
+    assert_eq!(cells.join(" "), "nobody 10 100 0 0 1.5 2.5 7 6 1 1.0 → 2.0 1.0 → 3.0 5 0 9 reason", "{table}");
+    std::fs::remove_file(folder.join("3")).unwrap();
+    let (whole, table) = print();
+    assert!(!whole && table.contains(&format!("to its end: {}\n", attacks[3])), "{table}");
 }

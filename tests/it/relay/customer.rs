@@ -122,8 +122,12 @@ impl Customer {
 
     /// Sends what it can: the other side may have closed already.
     pub(crate) async fn send(&mut self, bytes: &[u8]) {
-        let _closed = self.stream.write_all(bytes).await;
-        let _closed = self.stream.flush().await;
+        let _closed = self.sends(bytes).await;
+    }
+
+    /// The same; tells whether all was taken.
+    pub(crate) async fn sends(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).await.is_ok() && self.stream.flush().await.is_ok()
     }
 
     /// Sends one byte after the other until the other side closes.
