@@ -5,6 +5,7 @@
 //!                  └─▶ quic ─▶ carrier ─▶ frames of a tunnel
 //! ```
 
+pub mod accept_rate;
 pub mod allow_files;
 pub mod carrier;
 pub mod certificates;
