@@ -11,6 +11,7 @@ pub mod client;
 mod connection;
 pub mod counters;
 pub mod door;
+pub mod gate;
 mod listener;
 pub mod policies;
 mod refusal_log;
@@ -28,6 +29,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::admin::socket;
+use crate::net::accept_rate::Ticks;
 use crate::net::allow_files;
 use crate::net::carrier::Carriers;
 use crate::net::certificates::reload as certificate_files;
@@ -43,6 +45,7 @@ use self::attach::TunnelOwner;
 use self::connection::{Shared, Until};
 use self::counters::Counters;
 use self::door::Door;
+use self::gate::Gate;
 use self::policies::Policies;
 use self::refusal_log::RefusalLog;
 use self::reload::{Reload, Reloaded};
@@ -70,7 +73,9 @@ impl Relay {
     pub fn start(settings: RelaySettings) -> anyhow::Result<Self> {
         let counters = Arc::new(Counters::default());
         let policies = Arc::new(Policies::new(&settings.domains, settings.leeway));
-        let door = Door::new(settings.domains, settings.verify_link, Arc::clone(&policies), settings.limits.check_within);
+        let gate = Arc::new(Gate::new(&settings.limits, settings.strangers, Ticks::start()));
+        let (within, policies_of_door, gate_of_door) = (settings.limits.check_within, Arc::clone(&policies), Arc::clone(&gate));
+        let door = Door::new(settings.domains, settings.verify_link, policies_of_door, gate_of_door, within);
         let (owner, tunnels) = TunnelOwner::new(settings.tunnel, policies, settings.carriers, settings.writable, Arc::clone(&counters));
         let negotiation = NegotiationSettings {
             domains: door.mechanisms(),
@@ -91,6 +96,7 @@ impl Relay {
             counters: Arc::clone(&counters),
             limits: settings.limits,
             log: RefusalLog::new(),
+            gate: Arc::clone(&gate),
             access: settings.access.client.watched(),
         });
         let lists = vec![("client", Arc::clone(&settings.access.client)), ("tunnel", Arc::clone(&settings.access.tunnel))];
@@ -105,7 +111,8 @@ impl Relay {
             listeners.spawn(listener::listen(listener, Arc::clone(&shared), tunnels.clone(), until));
         }
         let (board, certificates) = watch::channel(Vec::new());
-        let status = StatusSource { tunnels, counters, started: Instant::now(), certificates, reload };
+        tasks.spawn(Arc::clone(&gate).keep_clean(stopped.clone()));
+        let status = StatusSource { tunnels, counters, gate, started: Instant::now(), certificates, reload };
         if let Some(listener) = settings.admin {
             tasks.spawn(socket::serve(listener, status.clone(), stopped.clone()));
         }

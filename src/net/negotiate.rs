@@ -26,8 +26,19 @@ const LAST_WORD_WITHIN: Duration = Duration::from_secs(1);
 /// Largest resource a client may choose, in bytes.
 const MAX_RESOURCE: usize = 128;
 
+/// Where a TLS handshake is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handshake {
+    /// Its first byte is there.
+    Begins,
+    /// It stands.
+    Over,
+}
+
 /// Decides who comes in, and under which name.
 pub trait Judge: Send {
+    /// Hears of the TLS handshake; of one that fails, no end.
+    fn handshake(&mut self, _handshake: Handshake) {}
     /// Judges a login.
     fn verify(&mut self, login: Login) -> impl Future<Output = Result<(), SaslFailure>> + Send;
     /// The SCRAM keys of a user, if there is such a user.
@@ -112,7 +123,7 @@ impl Arrival<'_> {
             Opening::Proxy => return Err("proxy-not-trusted"),
             Opening::Xml => Transport::Plain,
             Opening::Tls => {
-                self.start_tls().await?;
+                self.start_tls(judge).await?;
                 Transport::Tls
             }
         };
@@ -134,7 +145,7 @@ impl Arrival<'_> {
     async fn act(&mut self, action: Action, judge: &mut impl Judge) -> Result<bool, &'static str> {
         match action {
             Action::StartTls => {
-                self.start_tls().await?;
+                self.start_tls(judge).await?;
                 self.with(Negotiation::tls_established);
             }
             Action::Verify(login) => {
@@ -182,9 +193,11 @@ impl Arrival<'_> {
         }
     }
 
-    async fn start_tls(&mut self) -> Result<(), &'static str> {
+    async fn start_tls(&mut self, judge: &mut impl Judge) -> Result<(), &'static str> {
+        judge.handshake(Handshake::Begins);
         match self.stream.start_tls(&self.terms.tls, self.terms.tls_within).await {
             Ok(sni) => {
+                judge.handshake(Handshake::Over);
                 self.sni = sni;
                 Ok(())
             }

@@ -14,6 +14,7 @@ use crate::net::certificates::reload::{Board, CertificateStatus};
 
 use super::attach::{TunnelState, Tunnels};
 use super::counters::{Counters, Snapshot};
+use super::gate::{Gate, GateStatus};
 use super::policies::PushedCounts;
 use super::reload::Reload;
 use crate::net::carrier::Transport;
@@ -30,6 +31,8 @@ pub struct RelayStatus {
     /// Connections, sessions and reasons.
     #[serde(flatten)]
     pub counts: Snapshot,
+    /// Limits by where strangers come from.
+    pub gate: GateStatus,
     /// One entry a tunnel.
     pub tunnels: Vec<TunnelStatus>,
     /// One entry a certificate.
@@ -74,6 +77,7 @@ pub struct TunnelStatus {
 pub(super) struct StatusSource {
     pub(super) tunnels: Tunnels,
     pub(super) counters: Arc<Counters>,
+    pub(super) gate: Arc<Gate>,
     pub(super) started: Instant,
     pub(super) certificates: Board,
     pub(super) reload: Arc<Reload>,
@@ -103,6 +107,7 @@ impl StatusSource {
             version: env!("CARGO_PKG_VERSION"),
             uptime_seconds: self.started.elapsed().as_secs(),
             counts: self.counters.snapshot(),
+            gate: self.gate.status(),
             tunnels: tunnels.collect(),
             certificates: self.certificates.borrow().clone(),
             allow_lists: self.reload.sizes(),

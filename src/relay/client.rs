@@ -279,6 +279,11 @@ impl Client {
         self.end_with_error("policy-violation", "Your network is not admitted here any more.", "address-denied");
     }
 
+    /// The client has pressed against its allowance for too long.
+    pub fn handle_flood(&mut self) {
+        self.end_with_error("policy-violation", "You send more than is admitted here.", "session-rate");
+    }
+
     /// The tunnel has no room for this session: nothing it says arrives any more.
     pub fn handle_cut_off(&mut self, now: Instant) {
         if self.phase == Phase::Live {

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use crate::admission::quota::Quota;
 use crate::fingerprint::ClientSoftware;
+use crate::net::accept_rate::Presented;
 use crate::net::allow_files::Watched;
 use crate::net::entropy;
-use crate::net::negotiate::{Judge, Terms, negotiate, resource_of};
+use crate::net::negotiate::{Handshake, Judge, Terms, negotiate, resource_of};
 use crate::net::proxy_protocol::{self, Origin};
 use crate::net::shutdown::Stop;
 use crate::net::stream::Stream;
@@ -23,7 +25,8 @@ use crate::telemetry::HOP;
 use super::attach::{SessionEvents, Tunnels};
 use super::client::{Client, ClientSettings};
 use super::counters::{Counters, Place};
-use super::door::{Admitted, Door};
+use super::door::{Admitted, Door, Refusal, temporary};
+use super::gate::{Gate, Permit};
 use super::listener::DENIED;
 use super::refusal_log::RefusalLog;
 use super::settings::Limits;
@@ -39,7 +42,16 @@ pub(super) struct Shared {
     pub(super) counters: Arc<Counters>,
     pub(super) limits: Limits,
     pub(super) log: RefusalLog,
+    pub(super) gate: Arc<Gate>,
     pub(super) access: Watched,
+}
+
+impl Shared {
+    /// Somebody is turned away: counted, and told in the log as far as its rate allows. All refusals of customers come through here.
+    pub(super) fn refuse(&self, stage: &'static str, reason: &'static str, peer: SocketAddr) {
+        self.counters.count(reason);
+        self.log.write(stage, reason, peer);
+    }
 }
 
 /// How long a relay goes on.
@@ -56,6 +68,7 @@ pub(super) struct Until {
 pub(super) struct Places {
     pub(super) connection: Place,
     pub(super) before_login: Place,
+    pub(super) permit: Permit,
 }
 
 /// A connection with its session.
@@ -69,6 +82,9 @@ struct Live {
     identity: Identity,
     /// Where the client is.
     peer: SocketAddr,
+    /// What it may send.
+    quota: Quota,
+    was_held: bool,
     /// Events sent into the tunnel, which numbers them from 1.
     sent: u64,
 }
@@ -76,24 +92,28 @@ struct Live {
 /// Serves one connection to its end.
 pub(super) async fn serve(shared: Arc<Shared>, tunnels: Tunnels, socket: TcpStream, peer: SocketAddr, places: Places, until: Until) {
     let Until { closed, stopped } = until;
-    let Places { connection, before_login } = places;
+    let Places { connection, before_login, mut permit } = places;
     let mut ends = Ends { peer, local: None };
-    let mut live = match Box::pin(arrive(&shared, &tunnels, socket, &mut ends, closed)).await {
+    let mut live = match Box::pin(arrive(&shared, &tunnels, socket, &mut ends, &mut permit, closed)).await {
         Ok(live) => live,
-        Err(reason) => {
-            shared.counters.count(reason);
-            shared.log.write("connection", reason, ends.peer);
-            return;
-        }
+        Err(reason) => return shared.refuse("connection", reason, ends.peer),
     };
     drop(before_login);
     let session = shared.counters.session();
     let reason = live.run(&shared, stopped).await;
     Box::pin(live.stream.close()).await;
-    shared.counters.count(reason);
+    if is_refusal(reason) {
+        shared.refuse("session", reason, ends.peer);
+    } else {
+        shared.counters.count(reason);
+    }
     tracing::info!(reason, "session ends");
-    drop(session);
-    drop(connection);
+    drop((session, permit, connection));
+}
+
+/// Whether a session that ends so was turned away.
+fn is_refusal(reason: &str) -> bool {
+    [DENIED, "client-denied", "session-rate"].contains(&reason)
 }
 
 /// Both ends of a client's connection, as far as they are known.
@@ -104,13 +124,40 @@ struct Ends {
     local: Option<SocketAddr>,
 }
 
-/// Everything before the session.
-async fn arrive(shared: &Shared, tunnels: &Tunnels, mut socket: TcpStream, ends: &mut Ends, stop: Stop) -> Result<Box<Live>, &'static str> {
+/// Everything before the session, unless somebody else needs the place more.
+async fn arrive(
+    shared: &Shared,
+    tunnels: &Tunnels,
+    mut socket: TcpStream,
+    ends: &mut Ends,
+    permit: &mut Permit,
+    stop: Stop,
+) -> Result<Box<Live>, &'static str> {
     if shared.access.is_proxy(ends.peer.ip()) {
-        look_behind(shared, &mut socket, ends).await?;
+        let call = permit.call();
+        tokio::select! {
+            looked = look_behind(shared, &mut socket, ends) => looked?,
+            reason = call.sent_away() => return Err(reason),
+        }
+        permit.identify(ends.peer.ip())?;
     }
+    let call = permit.call();
+    tokio::select! {
+        arrived = log_in(shared, tunnels, socket, ends, permit, stop) => arrived,
+        reason = call.sent_away() => Err(reason),
+    }
+}
+
+async fn log_in(
+    shared: &Shared,
+    tunnels: &Tunnels,
+    socket: TcpStream,
+    ends: &Ends,
+    permit: &mut Permit,
+    stop: Stop,
+) -> Result<Box<Live>, &'static str> {
     let (peer, local) = (ends.peer, ends.local.map_or_else(|| socket.local_addr(), Ok).map_err(|_| "transport")?);
-    let mut judge = CustomerJudge { shared, tunnels, peer, admitted: None, is_anonymous: false, jid: String::new() };
+    let mut judge = CustomerJudge { shared, tunnels, peer, permit, admitted: None, is_anonymous: false, jid: String::new() };
     let arrived = negotiate(Stream::Plain(socket), &shared.terms, &mut judge, stop).await?;
     let CustomerJudge { admitted, is_anonymous, jid, .. } = judge;
     // The list may have changed meanwhile; where it changes later the stream is told.
@@ -118,7 +165,7 @@ async fn arrive(shared: &Shared, tunnels: &Tunnels, mut socket: TcpStream, ends:
         return Err(DENIED);
     }
     // The negotiation never claims success without a login.
-    let Admitted { admission, identity, contact, denied } = admitted.ok_or("fault")?;
+    let Admitted { admission, identity, contact, denied, presented: _ } = admitted.ok_or("fault")?;
     tracing::info!(queue = contact.jid, "session begins");
     let open = Open {
         kind: OpenKind::New { open_id: OpenId(entropy::sixteen()), secret: SessionSecret(entropy::sixteen()) },
@@ -143,7 +190,18 @@ async fn arrive(shared: &Shared, tunnels: &Tunnels, mut socket: TcpStream, ends:
     };
     let client = Client::new(settings, now());
     let (stream, reader, tunnels) = (arrived.stream, arrived.reader, tunnels.clone());
-    Ok(Box::new(Live { stream, reader, client, tunnels, events, identity, peer, sent: 0 }))
+    Ok(Box::new(Live {
+        stream,
+        reader,
+        client,
+        tunnels,
+        events,
+        identity,
+        peer,
+        quota: Quota::new(shared.limits.session),
+        was_held: false,
+        sent: 0,
+    }))
 }
 
 /// Learns from a trusted proxy who the client is, and whether it may connect.
@@ -165,22 +223,24 @@ struct CustomerJudge<'a> {
     shared: &'a Shared,
     tunnels: &'a Tunnels,
     peer: SocketAddr,
+    permit: &'a mut Permit,
     admitted: Option<Admitted>,
     is_anonymous: bool,
     jid: String,
 }
 
 impl Judge for CustomerJudge<'_> {
+    fn handshake(&mut self, handshake: Handshake) {
+        self.permit.handshake(handshake);
+    }
+
     async fn verify(&mut self, login: Login) -> Result<(), SaslFailure> {
         self.is_anonymous = matches!(login, Login::Anonymous { .. });
-        match self.shared.door.judge(login, self.tunnels, unix_seconds()).await {
-            Ok(admitted) => {
-                self.admitted = Some(admitted);
-                Ok(())
-            }
+        let judged = self.shared.door.judge(login, self.tunnels, self.permit, unix_seconds()).await;
+        match judged.and_then(|admitted| self.take_in(admitted)) {
+            Ok(()) => Ok(()),
             Err(refusal) => {
-                self.shared.counters.count(refusal.reason);
-                self.shared.log.write("login", refusal.reason, self.peer);
+                self.shared.refuse("login", refusal.reason, self.peer);
                 Err(refusal.failure)
             }
         }
@@ -202,6 +262,19 @@ impl Judge for CustomerJudge<'_> {
     }
 }
 
+impl CustomerJudge<'_> {
+    fn take_in(&mut self, admitted: Admitted) -> Result<(), Refusal> {
+        let full = "Too many people are connected from your network. Please try again later.";
+        self.permit.log_in().map_err(|reason| temporary(reason, full))?;
+        match admitted.presented {
+            Presented::Again => self.permit.give_back(),
+            Presented::First => {}
+        }
+        self.admitted = Some(admitted);
+        Ok(())
+    }
+}
+
 impl Live {
     async fn run(&mut self, shared: &Shared, mut stop: Stop) -> &'static str {
         let timer = tokio::time::sleep_until(Instant::now());
@@ -215,14 +288,20 @@ impl Live {
         self.client.handle_attachment(self.tunnels.attachment(&self.identity), now());
         loop {
             self.read_stanzas();
+            let held = self.hold(shared);
             self.flush(shared).await;
             if let Some(reason) = self.client.poll_over() {
                 return reason;
             }
             arm(timer.as_mut(), self.client.poll_timeout());
-            let wants_read = self.client.wants_read();
+            arm(timer.as_mut(), held);
+            let wants_read = self.client.wants_read() && held.is_none();
+            let take = |bytes: &[u8]| {
+                self.quota.charge_bytes(bytes.len(), now());
+                self.reader.push(bytes);
+            };
             tokio::select! {
-                read = self.stream.read(|bytes| self.reader.push(bytes)), if wants_read => match read {
+                read = self.stream.read(take), if wants_read => match read {
                     Ok(Some(())) => self.client.handle_heard(now()),
                     Ok(None) | Err(_) => self.client.handle_lost(),
                 },
@@ -249,15 +328,33 @@ impl Live {
     /// Hands what was read to the client, as far as it takes more.
     fn read_stanzas(&mut self) {
         let now = now();
-        while self.client.wants_read() && self.client.poll_over().is_none() {
+        while self.client.wants_read() && self.client.poll_over().is_none() && self.quota.held_until(now).is_none() {
             match self.reader.poll() {
-                Ok(Some(ReadEvent::Stanza(stanza))) => self.client.handle_stanza(&stanza, now),
+                Ok(Some(ReadEvent::Stanza(stanza))) => {
+                    if matches!(stanza.name(), "message" | "presence") {
+                        self.quota.charge_message(now);
+                    }
+                    self.client.handle_stanza(&stanza, now);
+                }
                 Ok(Some(ReadEvent::StreamClose)) => return self.client.handle_stream_close(now),
                 Ok(Some(ReadEvent::StreamOpen(_))) => {}
                 Ok(None) => return,
                 Err(fault) => return self.client.handle_fault(fault, now),
             }
         }
+    }
+
+    /// Until when the client is left unread, where that is so. One that presses on for too long is cut.
+    fn hold(&mut self, shared: &Shared) -> Option<std::time::Instant> {
+        let now = now();
+        let held = self.quota.held_until(now)?;
+        if !std::mem::replace(&mut self.was_held, true) {
+            shared.counters.count("session-held");
+        }
+        if self.quota.is_over(now) {
+            self.client.handle_flood();
+        }
+        Some(held)
     }
 
     fn handle_events(&mut self, first: RelayEvent) {

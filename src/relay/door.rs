@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use crate::fingerprint::Denial;
 use crate::link::{LinkRefusal, LinkTerms};
+use crate::net::accept_rate::Presented;
 use crate::proto::tunnel::{Admission, Assertion, Identity, RefusalCode};
 use crate::proto::xmpp::negotiation::{Login, Mechanism};
 use crate::proto::xmpp::sasl::{SaslCondition, SaslFailure};
@@ -19,6 +20,7 @@ use crate::proto::xmpp::server::Contact;
 
 use super::attach::{CheckAnswer, Tunnels};
 use super::client::Attachment;
+use super::gate::{Gate, Permit};
 use super::policies::Policies;
 use super::settings::{ServedDomain, ServedQueue, VerifyLink};
 
@@ -31,6 +33,7 @@ pub struct Door {
     /// With the keys of the relay's own files, where it has any.
     verify_link: Option<Arc<VerifyLink>>,
     policies: Arc<Policies>,
+    gate: Arc<Gate>,
     check_within: Duration,
 }
 
@@ -51,6 +54,8 @@ pub struct Admitted {
     pub contact: Contact,
     /// Software that his queue does not take.
     pub denied: Arc<[Denial]>,
+    /// Whether his link has let somebody in before.
+    pub presented: Presented,
 }
 
 /// A customer who may not.
@@ -62,22 +67,48 @@ pub struct Refusal {
     pub failure: SaslFailure,
 }
 
+impl Refusal {
+    /// Whether it is no fault of the customer's.
+    fn may_pass(&self) -> bool {
+        self.failure.condition == SaslCondition::TemporaryAuthFailure
+    }
+}
+
 impl Door {
     /// A door for these domains.
-    pub fn new(domains: Vec<ServedDomain>, verify_link: Option<Arc<VerifyLink>>, policies: Arc<Policies>, check_within: Duration) -> Self {
+    pub(super) fn new(
+        domains: Vec<ServedDomain>,
+        verify_link: Option<Arc<VerifyLink>>,
+        policies: Arc<Policies>,
+        gate: Arc<Gate>,
+        check_within: Duration,
+    ) -> Self {
         let domains = domains.into_iter().map(|domain| (domain.name.clone(), domain)).collect();
-        Self { domains, verify_link, policies, check_within }
+        Self { domains, verify_link, policies, gate, check_within }
     }
 
-    /// Judges a login at `unix_seconds`.
-    pub async fn judge(&self, login: Login, tunnels: &Tunnels, unix_seconds: u64) -> Result<Admitted, Refusal> {
-        let admitted = self.terms(login, unix_seconds)?;
+    /// Judges a login at `unix_seconds`. One that fails is charged to where it comes from, whatever is looked at.
+    pub(super) async fn judge(&self, login: Login, tunnels: &Tunnels, permit: &mut Permit, unix_seconds: u64) -> Result<Admitted, Refusal> {
+        permit.attempt().map_err(too_many_failures)?;
+        let judged = self.terms(login, unix_seconds);
+        // A signature that holds was not guessed: what follows weighs once it is known, so that a crowd may ask at once.
+        if judged.as_ref().err().is_none_or(Refusal::may_pass) {
+            permit.forgive();
+        }
+        let mut admitted = judged?;
         if tunnels.attachment(&admitted.identity) == Attachment::Detached {
             return Err(no_tunnel("no-tunnel"));
         }
+        admitted.presented = self.presented(&admitted.admission.assertion)?;
         match tunnels.check(admitted.identity.clone(), Box::new(admitted.admission.clone()), self.check_within).await {
             CheckAnswer::Accepted => Ok(admitted),
-            CheckAnswer::Refused(code, text) => Err(refused_by_connector(code, &text)),
+            CheckAnswer::Refused(code, text) => {
+                let refusal = refused_by_connector(code, &text);
+                if !refusal.may_pass() {
+                    let _shut_out = permit.attempt();
+                }
+                Err(refusal)
+            }
             CheckAnswer::Unanswered => Err(no_tunnel("check-unanswered")),
         }
     }
@@ -145,7 +176,17 @@ impl Door {
             identity,
             contact: Contact { jid: format!("{}@{}", queue.id, domain.name), name: queue.name.clone(), group: ROSTER_GROUP.to_owned() },
             denied,
+            presented: Presented::First,
         }
+    }
+
+    /// Charges a login to its link, before the connector is asked.
+    fn presented(&self, assertion: &Assertion) -> Result<Presented, Refusal> {
+        let Assertion::Link { token, .. } = assertion else { return Ok(Presented::First) };
+        // What is signed: a signature may be written in more ways than one.
+        let signed = token.rsplit_once('.').map_or(token.as_str(), |(signed, _)| signed);
+        let often = "This link is used too often at the moment. Please try again in a few minutes.";
+        self.gate.rate().present(&signed).ok_or_else(|| temporary("link-rate", often))
     }
 
     fn domain(&self, name: &str) -> Result<&ServedDomain, Refusal> {
@@ -194,7 +235,13 @@ fn closed() -> Refusal {
     no_tunnel("door-closed")
 }
 
-fn temporary(reason: &'static str, text: &str) -> Refusal {
+fn too_many_failures(wait: Duration) -> Refusal {
+    let text = format!("Too many logins from your network have failed. Please try again in {} seconds.", wait.as_secs() + 1);
+    temporary("too-many-failures", &text)
+}
+
+/// A refusal that may pass.
+pub(super) fn temporary(reason: &'static str, text: &str) -> Refusal {
     Refusal { reason, failure: SaslFailure { condition: SaslCondition::TemporaryAuthFailure, text: text.to_owned() } }
 }
 

@@ -8,6 +8,7 @@ use tokio::task::JoinSet;
 
 use super::attach::Tunnels;
 use super::connection::{Places, Shared, Until, serve};
+use super::gate::Knocker;
 use crate::net::listener::Listener;
 
 /// How long connections may take to end once the relay stops.
@@ -24,12 +25,18 @@ pub(super) async fn listen(listener: Listener, shared: Arc<Shared>, tunnels: Tun
         tokio::select! {
             (socket, peer) = listener.accept() => {
                 // A proxy is no client: whether the one behind it may connect is asked when it is known.
-                if !shared.access.is_proxy(peer.ip()) && !shared.access.allows(peer.ip()) {
-                    shared.counters.count(DENIED);
-                    shared.log.write("address", DENIED, peer);
+                let knocker = if shared.access.is_proxy(peer.ip()) { Knocker::Proxy } else { Knocker::Client(peer.ip()) };
+                if knocker != Knocker::Proxy && !shared.access.allows(peer.ip()) {
+                    shared.refuse("address", DENIED, peer);
                     continue;
                 }
-                let Some(places) = places(&shared) else { continue };
+                let places = match places(&shared, knocker) {
+                    Ok(places) => places,
+                    Err(reason) => {
+                        shared.refuse("address", reason, peer);
+                        continue;
+                    }
+                };
                 let serving = serve(Arc::clone(&shared), tunnels.clone(), socket, peer, places, until_for_connections.clone());
                 connections.spawn(serving);
             }
@@ -57,14 +64,8 @@ pub(super) async fn listen(listener: Listener, shared: Arc<Shared>, tunnels: Tun
 }
 
 /// Takes a place in total and one before login; without both the socket is closed at once.
-fn places(shared: &Shared) -> Option<Places> {
-    let Some(connection) = shared.counters.connection(shared.limits.connections) else {
-        shared.counters.count("too-many-connections");
-        return None;
-    };
-    let Some(before_login) = shared.counters.before_login(shared.limits.before_login) else {
-        shared.counters.count("too-many-before-login");
-        return None;
-    };
-    Some(Places { connection, before_login })
+fn places(shared: &Shared, knocker: Knocker) -> Result<Places, &'static str> {
+    let connection = shared.counters.connection(shared.limits.connections).ok_or("too-many-connections")?;
+    let permit = shared.gate.knock(knocker)?;
+    Ok(Places { connection, before_login: shared.counters.before_login(), permit })
 }

@@ -1,4 +1,5 @@
 //! The door over real sockets: what is decided of whoever knocks.
 
 mod allow;
+mod limits;
 mod proxy;

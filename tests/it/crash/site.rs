@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use super::client::{Account, Management};
 use crate::interop::prosody::certificates;
 use crate::interop::{Login, Tls};
+use crate::setup::LIFTED_LIMITS;
 
 const CUSTOMERS: &str = "chat.example.com";
 const AGENTS: &str = "agents.example.com";
@@ -205,7 +206,7 @@ fn configure(home: &Path, customers: SocketAddr, agents: SocketAddr, tunnel: Soc
         [tunnel_tls]\ncertificate = \"tunnel/relay.pem\"\nkey = \"tunnel/relay-key.pem\"\nca = \"tunnel/ca.pem\"\n\
         [[domain]]\nname = \"{CUSTOMERS}\"\npublic_queue = \"hello\"\n\
         [[domain.queue]]\nid = \"hello\"\n\
-        [[connector]]\nidentity = \"outgate://example/connector/lan1\"\nqueues = [\"hello\"]\n"
+        [[connector]]\nidentity = \"outgate://example/connector/lan1\"\nqueues = [\"hello\"]\n{LIFTED_LIMITS}"
     );
     let connector = format!(
         "name = \"lan1\"\nadmin = \"{folder}/connector.sock\"\n\

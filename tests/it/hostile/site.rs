@@ -18,7 +18,7 @@ use tempfile::TempDir;
 
 use super::PATIENCE;
 use crate::relay::customer::Customer;
-use crate::setup::{CUSTOMERS, await_status, outgate, prepare, substitute};
+use crate::setup::{CUSTOMERS, await_status, lifted_limits, outgate, prepare, substitute};
 
 /// The relay's clock for everything up to bind.
 pub(super) const LOGIN_WITHIN: Duration = Duration::from_secs(2);
@@ -61,6 +61,7 @@ impl Site {
             ("queues = [\"hello\", \"support\"]", "queues = [\"hello\", \"support\", \"ghost\"]".to_owned()),
             ("\n# Who may sign links: the public half", MORE_QUEUES.to_owned()),
         ];
+        let relay: Vec<_> = relay.into_iter().chain(lifted_limits()).collect();
         substitute("relay.toml", &home.path().join("dmz/relay.toml"), &relay);
         let (relay, log) = Process::start(home.path(), "dmz", "relay");
         let started = line(&log, "relay started");
