@@ -99,7 +99,9 @@ pub struct AcceptRate {
     network: Keyed,
     one_of_address: Nanos,
     one_of_network: Nanos,
-    in_all: RateLimiter<NotKeyed, InMemoryState, Ticks, NoOpMiddleware<Duration>>,
+    in_all: Direct,
+    /// As many again, of those who come from where nobody came of late.
+    alone: Direct,
     failing: Table<3>,
     tolerances: [Tolerance; 2],
     links: Charged,
@@ -107,12 +109,15 @@ pub struct AcceptRate {
     known: Table<1>,
 }
 
+type Direct = RateLimiter<NotKeyed, InMemoryState, Ticks, NoOpMiddleware<Duration>>;
+
 type Keyed = RateLimiter<u64, Charged, Ticks, NoOpMiddleware<Duration>>;
 
 impl AcceptRate {
     /// Nobody has come yet.
     pub fn new(rates: Rates, ticks: Ticks) -> Self {
         let [sources, links] = [SOURCES, LINKS].map(|keys| Charged { table: Arc::new(Table::new(keys)), ticks: ticks.clone() });
+        let direct = || RateLimiter::new(rates.in_all.quota(), InMemoryState::default(), ticks.clone());
         let keyed = |rate: Frequency, charged: &Charged| RateLimiter::new(rate.quota(), charged.clone(), ticks.clone());
         Self {
             hasher: RandomState::new(),
@@ -120,7 +125,8 @@ impl AcceptRate {
             network: keyed(rates.network, &sources),
             one_of_address: rates.address.quota().replenish_interval().into(),
             one_of_network: rates.network.quota().replenish_interval().into(),
-            in_all: RateLimiter::new(rates.in_all.quota(), InMemoryState::default(), ticks.clone()),
+            in_all: direct(),
+            alone: direct(),
             sources,
             failing: Table::new(FAILING),
             tolerances: [rates.failures_of_address, rates.failures_of_network],
@@ -132,7 +138,7 @@ impl AcceptRate {
     }
 
     /// Charges a new connection: to its address and network where it has a source that is charged, and to all. Beyond the rate of
-    /// all, whoever comes from a network from which nobody came of late comes in all the same: a crowd is shed before he is.
+    /// all, as many again come in from networks from which nobody came of late: crowds are shed before who is alone.
     ///
     /// # Errors
     /// The rate that it is beyond; then nothing is charged.
@@ -147,7 +153,7 @@ impl AcceptRate {
                 return Err(Beyond::Source(Full::Network));
             }
         }
-        if self.in_all.check().is_err() && !is_alone {
+        if self.in_all.check().is_err() && !(is_alone && self.alone.check().is_ok()) {
             source.inspect(|source| self.give_back(*source));
             return Err(Beyond::InAll);
         }

@@ -24,6 +24,9 @@ use super::settings::{Limits, Strangers};
 /// How often is forgotten what matters no more.
 const CLEAN_EVERY: Duration = Duration::from_secs(60);
 
+/// Those who give way at one time. Nobody is let in before one of them has gone: a busy relay would hold far more than it has places.
+const MOST_LEAVING: usize = 64;
+
 /// The reason's code of one who gave way before he had logged in.
 const GAVE_WAY: &str = "gave-way";
 
@@ -46,6 +49,8 @@ struct Crowd {
     before_login: Waiting<Arc<Call>>,
     handshakes: Waiting<Arc<Call>>,
     logged_in: Headcount,
+    /// Those who were told to give way and have not gone yet.
+    leaving: usize,
 }
 
 /// Who knocks.
@@ -78,6 +83,7 @@ impl Gate {
                 before_login: Waiting::new(limits.before_login),
                 handshakes: Waiting::new(limits.handshakes),
                 logged_in: Headcount::default(),
+                leaving: 0,
             }),
             rate: AcceptRate::new(strangers.rates, ticks.clone()),
             strangers,
@@ -105,9 +111,15 @@ impl Gate {
             before_login: None,
             handshake: None,
             stands: false,
+            has_left: false,
         };
         permit.wait_for_login();
         Ok(permit)
+    }
+
+    /// Whether somebody may knock now.
+    pub(super) fn has_room(&self) -> bool {
+        self.crowd().leaving < MOST_LEAVING
     }
 
     /// The rates, for what the door charges.
@@ -151,6 +163,15 @@ impl Gate {
     }
 }
 
+impl Crowd {
+    fn send_away(&mut self, leaves: Option<Arc<Call>>, reason: &'static str) {
+        if let Some(call) = leaves.filter(|call| call.send_away(reason)) {
+            self.leaving += 1;
+            drop(call);
+        }
+    }
+}
+
 /// What one connection holds at the gate. Dropping it gives all places back.
 #[derive(Debug)]
 pub(super) struct Permit {
@@ -165,6 +186,8 @@ pub(super) struct Permit {
     handshake: Option<Ticket>,
     /// Whether it is counted among those who have logged in.
     stands: bool,
+    /// Whether it has gone after it was told to.
+    has_left: bool,
 }
 
 impl Permit {
@@ -187,11 +210,10 @@ impl Permit {
     pub(super) fn handshake(&mut self, handshake: Handshake) {
         match handshake {
             Handshake::Begins => {
-                let (ticket, leaves) = self.gate.crowd().handshakes.enter(self.source, Bounds::NONE, self.call());
+                let mut crowd = self.gate.crowd();
+                let (ticket, leaves) = crowd.handshakes.enter(self.source, Bounds::NONE, self.call());
                 self.handshake = Some(ticket);
-                if let Some(call) = leaves {
-                    call.send_away(HANDSHAKE_GAVE_WAY);
-                }
+                crowd.send_away(leaves, HANDSHAKE_GAVE_WAY);
             }
             Handshake::Over => {
                 if let Some(ticket) = self.handshake.take() {
@@ -247,11 +269,10 @@ impl Permit {
 
     fn wait_for_login(&mut self) {
         let bounds = if self.gate.is_returning() { self.gate.half } else { self.gate.strangers.before_login };
-        let (ticket, leaves) = self.gate.crowd().before_login.enter(self.source, bounds, self.call());
+        let mut crowd = self.gate.crowd();
+        let (ticket, leaves) = crowd.before_login.enter(self.source, bounds, self.call());
         self.before_login = Some(ticket);
-        if let Some(call) = leaves {
-            call.send_away(GAVE_WAY);
-        }
+        crowd.send_away(leaves, GAVE_WAY);
     }
 
     /// Gives all places back.
@@ -266,6 +287,9 @@ impl Permit {
         if let Some(source) = self.source.filter(|_| self.stands) {
             crowd.logged_in.leave(source);
             self.stands = false;
+        }
+        if self.call.reason.get().is_some() && !std::mem::replace(&mut self.has_left, true) {
+            crowd.leaving = crowd.leaving.saturating_sub(1);
         }
     }
 }
@@ -294,10 +318,13 @@ impl Call {
         }
     }
 
-    fn send_away(&self, reason: &'static str) {
-        if self.reason.set(reason).is_ok() {
+    /// Tells it, unless it was told before.
+    fn send_away(&self, reason: &'static str) -> bool {
+        let is_first = self.reason.set(reason).is_ok();
+        if is_first {
             self.told.notify_one();
         }
+        is_first
     }
 }
 

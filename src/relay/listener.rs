@@ -14,6 +14,9 @@ use crate::net::listener::Listener;
 /// How long connections may take to end once the relay stops.
 const LAST_WORDS: Duration = Duration::from_secs(3);
 
+/// How often is looked whether those who give way have gone.
+const BREATH: Duration = Duration::from_millis(1);
+
 /// The reason's code of an address that is not allowed.
 pub(super) const DENIED: &str = "address-denied";
 
@@ -22,8 +25,10 @@ pub(super) async fn listen(listener: Listener, shared: Arc<Shared>, tunnels: Tun
     let mut connections = JoinSet::new();
     let until_for_connections = until.clone();
     loop {
+        let has_room = shared.gate.has_room();
         tokio::select! {
-            (socket, peer) = listener.accept() => {
+            () = tokio::time::sleep(BREATH), if !has_room => {}
+            (socket, peer) = listener.accept(), if has_room => {
                 // A proxy is no client: whether the one behind it may connect is asked when it is known.
                 let knocker = if shared.access.is_proxy(peer.ip()) { Knocker::Proxy } else { Knocker::Client(peer.ip()) };
                 if knocker != Knocker::Proxy && !shared.access.allows(peer.ip()) {

@@ -129,7 +129,9 @@ fn a_crowd_of_strangers_gives_way_before_a_customer_who_is_alone_does() {
     let mut crowd: Vec<_> =
         (0..10_000).filter_map(|number| gate.knock(client(0x0a00_0000 + ((number % 50) << 8) + number / 50)).ok()).collect();
     assert_eq!(customer.call.reason.get(), None);
+    assert!(!gate.has_room(), "nobody is let in before some have gone");
     assert_eq!((staying(&mut crowd), gate.crowd().before_login.len()), (99, 100));
+    assert!(gate.has_room() && gate.crowd().leaving == 0);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod crowds;
 mod flood;
+mod memory;
 
 use std::process::Command;
 

@@ -80,8 +80,8 @@ async fn ten_thousand_strangers_from_a_thousand_networks_keep_no_customer_out() 
         tried - failed.len()
     );
     assert_eq!(failed, Vec::<String>::new(), "every customer gets in");
-    // Who was told to go may not have gone yet.
-    assert!(most <= PLACES * 3 / 2, "{most}");
+    // A few were told to go and have not gone yet.
+    assert!(most <= PLACES + 200, "{most}");
     assert!(reasons.get("gave-way").is_some_and(|count| *count > 1000), "the flood was one: {reasons:?}");
 }
 
