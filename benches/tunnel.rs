@@ -4,7 +4,7 @@
 
 #![expect(clippy::unwrap_used, clippy::disallowed_methods, clippy::wildcard_enum_match_arm, reason = "a measuring program")]
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use divan::{Bencher, black_box};
@@ -79,6 +79,7 @@ impl Pair {
                 sni: None,
                 software: ClientSoftware::unknown(),
                 resumable: false,
+                waited: Duration::ZERO,
             };
             let session = SessionKey(session as u64);
             pair.relay.handle_command(RelayCommand::Open { session, identity: identity.clone(), open: Box::new(open) }, now);

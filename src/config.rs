@@ -11,9 +11,11 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 pub mod agents;
+pub mod clients;
 pub mod connector;
 
 pub mod prefix_file;
+pub mod process;
 pub mod profile;
 pub mod proxy;
 mod reader;
@@ -24,6 +26,7 @@ mod value;
 
 pub use agents::{Agent, AgentsConfig, ScramText};
 pub use connector::ConnectorConfig;
+pub use process::Confinement;
 pub use relay::RelayConfig;
 pub use tunnel_name::{Role, TunnelName};
 pub use value::duration;
@@ -73,6 +76,8 @@ pub enum Kind {
     Connector,
     /// `agents.toml`.
     Agents,
+    /// `clients.toml`.
+    Clients,
 }
 
 impl Kind {
@@ -89,8 +94,11 @@ impl Kind {
         if has("agent") {
             return Some(Self::Agents);
         }
+        if has("client") || has("software") {
+            return Some(Self::Clients);
+        }
         let name = file.file_name()?.to_string_lossy();
-        [("relay", Self::Relay), ("connector", Self::Connector), ("agents", Self::Agents)]
+        [("relay", Self::Relay), ("connector", Self::Connector), ("agents", Self::Agents), ("clients", Self::Clients)]
             .into_iter()
             .find_map(|(word, kind)| name.contains(word).then_some(kind))
     }
@@ -101,6 +109,7 @@ impl Kind {
             Self::Relay => RelayConfig::parse(file, text).err(),
             Self::Connector => ConnectorConfig::parse(file, text).err(),
             Self::Agents => AgentsConfig::parse(file, text).err(),
+            Self::Clients => clients::parse(file, text).err(),
         }
         .unwrap_or_default()
     }
@@ -111,6 +120,7 @@ impl Kind {
             Self::Relay => "relay",
             Self::Connector => "connector",
             Self::Agents => "agents",
+            Self::Clients => "clients",
         }
     }
 }

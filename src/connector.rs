@@ -11,6 +11,7 @@
 mod admin;
 mod agent_leg;
 pub mod agents;
+mod audit;
 pub mod bot;
 pub mod certificates;
 pub mod desk;
@@ -35,6 +36,7 @@ use crate::net::link_keys::reload as link_key_files;
 use crate::net::shutdown::{self, Stopper};
 use crate::proto::tunnel::{GoAway, GoAwayReason};
 use crate::store::sqlite::{Store, StoreError};
+use crate::telemetry::audit::Event;
 use crate::telemetry::readiness;
 
 use self::certificates::Keeper;
@@ -42,6 +44,9 @@ use self::desk::Input;
 use self::policy::PolicySource;
 pub use self::settings::{ConnectorSettings, Every, SettingsError};
 pub use self::space::Probe;
+
+/// How long the audit log's last lines may take.
+const LAST_LINES: Duration = Duration::from_secs(2);
 
 /// A running connector.
 #[derive(Debug)]
@@ -97,19 +102,31 @@ impl Connector {
         tasks.spawn(keeper.run(links.clone(), stop.clone()));
         tasks.spawn(certificate_files::run(settings.shown, settings.look_every, board, stop.clone()));
         let asks = effects::Asks::default();
-        let ways = effects::Ways { legs: legs.clone(), links: links.clone(), policy: policy.clone(), asks: asks.clone() };
+        let ways = effects::Ways {
+            legs: legs.clone(),
+            links: links.clone(),
+            policy: policy.clone(),
+            asks: asks.clone(),
+            audit: settings.audit.clone(),
+        };
         let _first = released.set(ways);
-        let changed = policy.clone();
-        tasks.spawn(link_key_files::watch(settings.link_keys, settings.every.keys, stop.clone(), move || changed.publish()));
+        let (changed, keys, keys_taken) = (policy.clone(), Arc::clone(&settings.link_keys), settings.audit.clone());
+        tasks.spawn(link_key_files::watch(settings.link_keys, settings.every.keys, stop.clone(), move || {
+            keys_taken.record(Event::FileTaken { what: "link keys", entries: keys.keys().len() });
+            changed.publish();
+        }));
         tasks.spawn(space::watch(settings.space, settings.every.space, inputs.clone(), stop.clone()));
         store.submit(first.ops, first.effects).await?;
         let desk = desk_task::start(&mut tasks, desk, store, input, stop.clone());
         let address = settings.agents_listener.local_addr().map_err(StartError::Socket)?;
         tasks.spawn(agents::listen(settings.agents_listener, settings.agents, inputs.clone(), legs, stop.clone()));
-        let source = admin::Source { desk, tunnels, links, certificates, policy, asks, inputs };
+        let audit = settings.audit;
+        tasks.spawn(audit::tell_tunnels(tunnels.clone(), audit.clone(), stop.clone()));
+        let source = admin::Source { desk, tunnels, links, certificates, policy, asks, inputs, audit: audit.clone() };
         if let Some(listener) = settings.admin {
             tasks.spawn(socket::serve(listener, source.clone(), stop));
         }
+        audit.record(Event::Started { role: "connector", version: env!("CARGO_PKG_VERSION") });
         readiness::notify("READY=1");
         Ok(Self { agents: address, source, drain: settings.drain, tasks, stopper })
     }
@@ -151,6 +168,10 @@ impl Connector {
                 tracing::error!(%fault, "a task of the connector failed");
             }
         }
+        let audit = &self.source.audit;
+        audit.record(Event::Stopped);
+        // It waits for a thread that writes, at a time when nobody else needs this one.
+        audit.flush(LAST_LINES);
     }
 
     /// Waits until a task of the connector ends, which it does not do by itself.

@@ -7,6 +7,7 @@ pub mod admission;
 pub mod fingerprint;
 pub mod im;
 pub mod link;
+pub mod names;
 pub mod routing;
 pub mod session;
 

@@ -4,12 +4,14 @@
 //! inherited | bound ─▶ listener ─▶ negotiate (stream, tls) ─▶ a customer's or an agent's stream
 //!                  └─▶ quic ─▶ carrier ─▶ frames of a tunnel
 //! ```
+//! [`confinement`] gives up what a role does not need once its sockets stand.
 
 pub mod accept_rate;
 pub mod allow_files;
 pub mod carrier;
 pub mod certificates;
 pub mod client;
+pub mod confinement;
 pub mod crowd;
 pub mod dial;
 pub mod entropy;

@@ -1,5 +1,6 @@
 //! Sans-IO protocols: bytes on one side, values on the other. No sockets, clocks, randomness or tasks.
 
+pub mod client_hello;
 pub mod enrolment;
 pub mod http_connect;
 pub mod socks5;

@@ -18,6 +18,7 @@ mod refusal_log;
 pub mod reload;
 pub mod settings;
 pub mod setup;
+pub mod software_policy;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -38,6 +39,7 @@ use crate::net::negotiate::Terms;
 use crate::net::shutdown::{self, Stopper};
 use crate::proto::tunnel::{GoAway, GoAwayReason};
 use crate::proto::xmpp::negotiation::NegotiationSettings;
+use crate::telemetry::audit::{By, Event};
 use crate::telemetry::readiness;
 
 use self::admin::{RelayStatus, StatusSource};
@@ -50,6 +52,9 @@ use self::policies::Policies;
 use self::refusal_log::RefusalLog;
 use self::reload::{Reload, Reloaded};
 use self::settings::{Leave, RelaySettings};
+
+/// How long the audit log's last lines may take.
+const LAST_LINES: Duration = Duration::from_secs(2);
 
 /// A running relay.
 #[derive(Debug)]
@@ -72,11 +77,13 @@ impl Relay {
     /// Starts on sockets that stand already.
     pub fn start(settings: RelaySettings) -> anyhow::Result<Self> {
         let counters = Arc::new(Counters::default());
+        let audit = settings.audit;
         let policies = Arc::new(Policies::new(&settings.domains, settings.leeway));
         let gate = Arc::new(Gate::new(&settings.limits, settings.strangers, Ticks::start()));
         let (within, policies_of_door, gate_of_door) = (settings.limits.check_within, Arc::clone(&policies), Arc::clone(&gate));
         let door = Door::new(settings.domains, settings.verify_link, policies_of_door, gate_of_door, within);
-        let (owner, tunnels) = TunnelOwner::new(settings.tunnel, policies, settings.carriers, settings.writable, Arc::clone(&counters));
+        let (owner, tunnels) =
+            TunnelOwner::new(settings.tunnel, policies, settings.carriers, settings.writable, Arc::clone(&counters), audit.clone());
         let negotiation = NegotiationSettings {
             domains: door.mechanisms(),
             attempts: settings.limits.attempts,
@@ -95,12 +102,13 @@ impl Relay {
             },
             counters: Arc::clone(&counters),
             limits: settings.limits,
-            log: RefusalLog::new(),
+            log: RefusalLog::new(audit.clone()),
             gate: Arc::clone(&gate),
             access: settings.access.client.watched(),
+            software: Arc::clone(&settings.software),
         });
         let lists = vec![("client", Arc::clone(&settings.access.client)), ("tunnel", Arc::clone(&settings.access.tunnel))];
-        let reload = Arc::new(Reload::new(settings.access, settings.file));
+        let reload = Arc::new(Reload::new(settings.access, settings.software, settings.file, audit.clone()));
         let (stop, stopped) = shutdown::pair();
         let (close, closed) = shutdown::pair();
         let (mut listeners, mut tasks) = (JoinSet::new(), JoinSet::new());
@@ -112,19 +120,26 @@ impl Relay {
         }
         let (board, certificates) = watch::channel(Vec::new());
         tasks.spawn(Arc::clone(&gate).keep_clean(stopped.clone()));
-        let status = StatusSource { tunnels, counters, gate, started: Instant::now(), certificates, reload };
+        let confinement = settings.confinement;
+        let started = Instant::now();
+        let status = StatusSource { tunnels, counters, gate, started, certificates, reload, confinement, audit: audit.clone() };
         if let Some(listener) = settings.admin {
             tasks.spawn(socket::serve(listener, status.clone(), stopped.clone()));
         }
         if let Some(files) = settings.link_files {
-            tasks.spawn(link_key_files::watch(files, link_key_files::EVERY, stopped.clone(), || {}));
+            let (keys, audit) = (Arc::clone(&files), audit.clone());
+            let taken = move || audit.record(Event::FileTaken { what: "link keys", entries: keys.keys().len() });
+            tasks.spawn(link_key_files::watch(files, link_key_files::EVERY, stopped.clone(), taken));
         }
         if let Some(keeper) = settings.certificates {
             tasks.spawn(certificates::run(keeper, status.tunnels.clone(), stopped.clone()));
         }
-        tasks.spawn(allow_files::watch(lists, settings.look_every, stopped.clone()));
+        let lists_taken = audit.clone();
+        let list_taken = move |what, entries| lists_taken.record(Event::FileTaken { what, entries });
+        tasks.spawn(allow_files::watch(lists, settings.look_every, stopped.clone(), list_taken));
         tasks.spawn(certificate_files::run(settings.shown, settings.look_every, board, stopped));
         tasks.spawn(owner.run());
+        audit.record(Event::Started { role: "relay", version: env!("CARGO_PKG_VERSION") });
         readiness::notify("READY=1");
         let (tunnel, leave, acceptor) = (settings.tunnel_address, settings.leave, settings.acceptor);
         Ok(Self { clients, tunnel, status, close, stop, listeners, tasks, leave, acceptor })
@@ -152,6 +167,7 @@ impl Relay {
         let Self { clients: _, tunnel: _, status, close, stop, mut listeners, mut tasks, leave: _, acceptor } = self;
         close.stop();
         stop.stop();
+        let audit = status.audit.clone();
         // The tunnels' owner ends once the last handle to it is gone.
         drop(status);
         while listeners.join_next().await.is_some() {}
@@ -159,6 +175,9 @@ impl Relay {
         if let Some(acceptor) = acceptor {
             acceptor.shutdown().await;
         }
+        audit.record(Event::Stopped);
+        // It waits for a thread that writes, at a time when nobody else needs this one.
+        audit.flush(LAST_LINES);
     }
 
     /// Where customers are accepted.
@@ -171,12 +190,12 @@ impl Relay {
         self.tunnel
     }
 
-    /// Reads the configuration again and takes up what it can.
+    /// Reads the configuration again and takes up what it can, as told by SIGHUP.
     ///
     /// # Errors
     /// What is wrong; nothing has changed.
     pub async fn reload(&self) -> Result<Reloaded, String> {
-        self.status.reload.run().await
+        self.status.reload.run(By::Signal).await
     }
 
     /// What `outgate status` tells.

@@ -1,5 +1,6 @@
 //! What the program says about itself to those who run it.
 
+pub mod audit;
 pub mod log;
 pub mod readiness;
 mod utc;

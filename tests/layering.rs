@@ -7,11 +7,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The floor of each top-level module (docs/architecture.md).
-const FLOORS: [(&str, u8); 16] = [
+const FLOORS: [(&str, u8); 17] = [
     ("admission", 0),
     ("fingerprint", 0),
     ("im", 0),
     ("link", 0),
+    ("names", 0),
     ("routing", 0),
     ("session", 0),
     ("config", 1),

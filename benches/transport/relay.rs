@@ -21,6 +21,7 @@ use outgate::relay::counters::Counters;
 use outgate::relay::policies::Policies;
 use outgate::relay::settings::{ServedDomain, ServedQueue};
 use outgate::session::{CloseReason, OpenId, SessionSecret};
+use outgate::telemetry::audit::Audit;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
@@ -46,7 +47,8 @@ async fn serve(args: &Args) {
     let queue = ServedQueue { id: "q".to_owned(), name: "q".to_owned(), identity: identity.clone() };
     let domain = ServedDomain { name: "bench.test".to_owned(), public_queue: Some("q".to_owned()), queues: vec![queue] };
     let policies = Arc::new(Policies::new(&[domain], Duration::from_secs(30)));
-    let (owner, tunnels) = TunnelOwner::new(settings(args), policies, inputs, carriers.writable(), Arc::new(Counters::default()));
+    let (owner, tunnels) =
+        TunnelOwner::new(settings(args), policies, inputs, carriers.writable(), Arc::new(Counters::default()), Audit::off());
     tokio::spawn(owner.run());
     let customers = Listener::bind(at("--front")).unwrap();
     loop {
@@ -81,6 +83,7 @@ async fn customer(stream: TcpStream, address: SocketAddr, identity: Identity, tu
         sni: None,
         software: ClientSoftware::unknown(),
         resumable: false,
+        waited: Duration::ZERO,
     };
     let (session, mut events) = tunnels.open(identity, Box::new(open)).await;
     let _why = converse(stream, session, &mut events, &tunnels).await;

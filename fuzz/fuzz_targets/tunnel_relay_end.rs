@@ -90,6 +90,7 @@ fn open(session: u64, new: bool) -> RelayCommand {
         sni: None,
         software: ClientSoftware::unknown(),
         resumable: true,
+        waited: Duration::ZERO,
     };
     RelayCommand::Open { session: SessionKey(session), identity: Identity(IDENTITY.to_owned()), open: Box::new(open) }
 }

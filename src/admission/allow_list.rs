@@ -2,11 +2,15 @@
 //!
 //! An IPv4 address mapped into IPv6 (`::ffff:192.0.2.1`, RFC 4291 §2.5.5.2) is the IPv4 address, in questions and in prefixes.
 
+mod ranges;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::{NonZeroU32, ParseIntError};
 use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use ranges::{Layer, Ranges, V6Ranges};
 
 /// Bits before the IPv4 address in a mapped one.
 const MAPPED: u8 = 96;
@@ -56,8 +60,8 @@ pub struct Verdict<'l> {
 #[derive(Clone, Debug)]
 pub struct AllowList {
     entries: Vec<Entry>,
-    v4: Ranges<u32>,
-    v6: Ranges<u128>,
+    v4: Ranges<u32, Decider>,
+    v6: V6Ranges,
     otherwise: Access,
 }
 
@@ -73,7 +77,7 @@ impl AllowList {
                 IpNet::V6(net) => v6.push((u128::from(net.network()), u128::from(net.broadcast()), decider)),
             }
         }
-        Self { entries, v4: Ranges::of(v4), v6: Ranges::of(v6), otherwise }
+        Self { entries, v4: Ranges::of(v4), v6: V6Ranges::of(v6), otherwise }
     }
 
     /// A list that lets everybody in.
@@ -94,8 +98,8 @@ impl AllowList {
 
     fn decider(&self, address: IpAddr) -> Option<Decider> {
         match address.to_canonical() {
-            IpAddr::V4(address) => self.v4.decider(u32::from(address)),
-            IpAddr::V6(address) => self.v6.decider(u128::from(address)),
+            IpAddr::V4(address) => self.v4.at(u32::from(address)),
+            IpAddr::V6(address) => self.v6.at(u128::from(address)),
         }
     }
 
@@ -130,107 +134,10 @@ impl Decider {
     }
 }
 
-/// Nested prefixes laid out flat: from each start on, up to the next, one entry decides or none.
-#[derive(Clone, Debug)]
-struct Ranges<A> {
-    /// Each start with its decider, side by side for the sake of the cache.
-    starts: Vec<(A, Option<Decider>)>,
-    /// How many starts lie below each of equally wide slices of what they span, so that the search has few of them before it.
-    slices: Vec<u32>,
-    /// Bits of an address, counted from the first start, that are within a slice.
-    within: u32,
-}
-
-/// An address as a number.
-trait Number: Copy + Ord {
-    /// The address behind it; none behind the last of all.
-    fn next(self) -> Option<Self>;
-    /// How many bits the distance from `first` to it has.
-    fn width_from(self, first: Self) -> u32;
-    /// The slice that it is in, where slices begin at `first` and are 2 to the power of `within` wide; none below `first`.
-    fn slice(self, first: Self, within: u32) -> Option<usize>;
-}
-
-impl Number for u32 {
-    fn next(self) -> Option<Self> {
-        self.checked_add(1)
-    }
-
-    fn width_from(self, first: Self) -> u32 {
-        Self::BITS - self.abs_diff(first).leading_zeros()
-    }
-
-    fn slice(self, first: Self, within: u32) -> Option<usize> {
-        usize::try_from(self.checked_sub(first)?.checked_shr(within).unwrap_or(0)).ok()
-    }
-}
-
-impl Number for u128 {
-    fn next(self) -> Option<Self> {
-        self.checked_add(1)
-    }
-
-    fn width_from(self, first: Self) -> u32 {
-        Self::BITS - self.abs_diff(first).leading_zeros()
-    }
-
-    fn slice(self, first: Self, within: u32) -> Option<usize> {
-        // What lies far behind is in the last slice, as all behind the last start is.
-        Some(usize::try_from(self.checked_sub(first)?.checked_shr(within).unwrap_or(0)).unwrap_or(usize::MAX))
-    }
-}
-
-impl<A: Number> Ranges<A> {
-    /// Lays out `prefixes`: first address, last address, decider.
-    fn of(mut prefixes: Vec<(A, A, Decider)>) -> Self {
-        // An outer prefix comes before those within it; a denial comes last of its equals, and so lies on top.
-        prefixes.sort_by(|left, right| left.0.cmp(&right.0).then(right.1.cmp(&left.1)).then(left.2.access().cmp(&right.2.access())));
-        let mut ranges = Self { starts: Vec::new(), slices: Vec::new(), within: 0 };
-        let mut open = Vec::new();
-        for (first, last, decider) in prefixes {
-            ranges.close(&mut open, Some(first));
-            ranges.begin(first, Some(decider));
-            open.push((last, decider));
-        }
-        ranges.close(&mut open, None);
-        ranges.cut();
-        ranges
-    }
-
-    /// Ends the prefixes that end before `first`, or all of them.
-    fn close(&mut self, open: &mut Vec<(A, Decider)>, first: Option<A>) {
-        while let Some((last, _)) = open.pop_if(|(last, _)| first.is_none_or(|first| *last < first)) {
-            if let Some(behind) = last.next() {
-                self.begin(behind, open.last().map(|(_, outer)| *outer));
-            }
-        }
-    }
-
-    fn begin(&mut self, start: A, decider: Option<Decider>) {
-        self.starts.pop_if(|(last, _)| *last == start);
-        if self.starts.last().is_none_or(|(_, last)| *last != decider) {
-            self.starts.push((start, decider));
-        }
-    }
-
-    /// Cuts what the starts span into about as many slices as there are starts, 65,536 at the most.
-    fn cut(&mut self) {
-        let (Some(&(first, _)), Some(&(last, _))) = (self.starts.first(), self.starts.last()) else { return };
-        self.within = last.width_from(first).saturating_sub(self.starts.len().ilog2().min(16));
-        let mut begun: u32 = 0;
-        for (start, _) in &self.starts {
-            let slice = start.slice(first, self.within).unwrap_or(0);
-            self.slices.resize(self.slices.len().max(slice + 1), begun);
-            begun += 1;
-        }
-        self.slices.push(begun);
-    }
-
-    fn decider(&self, address: A) -> Option<Decider> {
-        let slice = address.slice(self.starts.first()?.0, self.within)?.min(self.slices.len().checked_sub(2)?);
-        let [from, to] = [slice, slice + 1].map(|slice| self.slices.get(slice).map_or(0, |count| *count as usize));
-        let behind = from + self.starts.get(from..to)?.partition_point(|(start, _)| *start <= address);
-        self.starts.get(behind.checked_sub(1)?)?.1
+impl Layer for Decider {
+    /// Of two that say something of the same prefix a denial lies on top.
+    fn rank(self) -> u8 {
+        u8::from(self.access() == Access::Deny)
     }
 }
 
@@ -391,13 +298,19 @@ mod tests {
         }
     }
 
+    fn across_the_middle(bits: u8) -> Ipv6Addr {
+        Ipv6Addr::from((0x2001_0db8 << 96) | (u128::from(bits) << 60))
+    }
+
     /// Few bits, so that prefixes nest and touch.
     fn crowded() -> impl Strategy<Value = (IpNet, Access)> {
         let access = prop_oneof![Just(Access::Allow), Just(Access::Deny)];
         let v4_net = (any::<u8>(), 24..=32u8).prop_map(|(last, length)| v4(Ipv4Addr::new(192, 0, 2, last), length).trunc());
         let v6_net =
             (any::<u8>(), 120..=128u8).prop_map(|(last, length)| v6(Ipv6Addr::from(u128::MAX << 8 | u128::from(last)), length).trunc());
-        (prop_oneof![v4_net, v6_net], access)
+        // Four bits on each side of the middle.
+        let middle = (any::<u8>(), 60..=68u8).prop_map(|(bits, length)| v6(across_the_middle(bits), length).trunc());
+        (prop_oneof![v4_net, v6_net, middle], access)
     }
 
     proptest! {
@@ -408,7 +321,9 @@ mod tests {
             let entries: Vec<_> = (1..).zip(entries).map(|(line, (prefix, access))| Entry { prefix, access, file: "list".into(), line }).collect();
             let list = AllowList::new(entries.clone(), otherwise);
             for last in 0..=u8::MAX {
-                for address in [IpAddr::from([192, 0, 2, last]), IpAddr::from(Ipv6Addr::from(u128::MAX << 8 | u128::from(last)))] {
+                let ends = [across_the_middle(last), Ipv6Addr::from(u128::from(across_the_middle(last)) | ((1 << 60) - 1))];
+                let v6_ones = [Ipv6Addr::from(u128::MAX << 8 | u128::from(last)), ends[0], ends[1]].map(IpAddr::from);
+                for address in [IpAddr::from([192, 0, 2, last])].into_iter().chain(v6_ones) {
                     let holds = entries.iter().filter(|entry| entry.prefix.contains(&address));
                     let expected = holds.max_by_key(|entry| (entry.prefix.prefix_len(), entry.access)).map_or(otherwise, |entry| entry.access);
                     prop_assert_eq!(list.judge(address).access, expected, "{}", address);

@@ -10,6 +10,7 @@ use crate::config::{AgentsConfig, ConnectorConfig, Fault, Issuer, Kind, RelayCon
 use crate::net::certificates;
 use crate::net::dial;
 use crate::net::link_keys::LinkKeys;
+use crate::relay::software_policy::SoftwarePolicy;
 
 /// Where a connector's configuration lies as packaged.
 const CONNECTOR: &str = "/etc/outgate/connector.toml";
@@ -24,7 +25,7 @@ Examples:
 
 Exit code 0 if there is no fault, else 1; with --reach also if a relay cannot be reached over any transport.")]
 pub struct Args {
-    /// relay.toml, connector.toml or agents.toml; which of them is told by content, then by name.
+    /// relay.toml, connector.toml, agents.toml or clients.toml; which of them is told by content, then by name.
     /// With --reach it may be left out: /etc/outgate/connector.toml.
     #[arg(value_name = "FILE", required_unless_present = "reach")]
     file: Option<PathBuf>,
@@ -48,8 +49,8 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let file = args.file.as_deref().unwrap_or_else(|| Path::new(CONNECTOR));
     let text = files::read_text(file)?;
     let kind = Kind::of(file, &text).ok_or_else(|| {
-        Failure::runtime(format!("{}: not a relay, connector or agents file", file.display()))
-            .hint("name it relay.toml, connector.toml or agents.toml")
+        Failure::runtime(format!("{}: not a relay, connector, agents or clients file", file.display()))
+            .hint("name it relay.toml, connector.toml, agents.toml or clients.toml")
     })?;
     let faults = kind.faults(file, &text);
     if args.reach {
@@ -167,6 +168,7 @@ fn named(kind: Kind, file: &Path, text: &str) -> Named {
                 named.tls(&config.tls);
                 named.tunnel(&config.tunnel_tls);
                 named.issuers(&config.issuers);
+                named.faults.extend(SoftwarePolicy::open(&config.clients).err());
             }
         }
         Kind::Connector => {
@@ -178,7 +180,7 @@ fn named(kind: Kind, file: &Path, text: &str) -> Named {
                 named.proxies(&config);
             }
         }
-        Kind::Agents => {}
+        Kind::Agents | Kind::Clients => {}
     }
     named
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use crate::config::{AgentsConfig, ConnectorConfig};
 use crate::connector::{Connector, ConnectorSettings};
+use crate::net::confinement::Dialing;
 use crate::net::inherited::Inherited;
 
 use super::{Failure, load_config, runtime};
@@ -38,6 +39,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let config = load_config(&args.config, ConnectorConfig::parse)?;
     let accounts = load_config(&config.agents.accounts, AgentsConfig::parse)?;
     runtime::log(&config.log)?;
+    runtime::confine(config.confinement, Dialing::Allowed)?;
     let mut inherited = Inherited::from_env().map_err(Failure::runtime)?;
     runtime::block_on(runtime::Cores::BesideStore, async {
         let mut signals = runtime::StopSignals::listen()?;

@@ -2,14 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::RelayConfig;
+use crate::net::confinement::Dialing;
 use crate::net::inherited::Inherited;
 use crate::relay::Relay;
 use crate::relay::reload::Reloaded;
 use crate::relay::settings::ConfigFile;
 use crate::relay::setup::settings_of;
+use crate::telemetry::audit::Audit;
 
 use super::{Failure, load_config, runtime};
 
@@ -30,9 +33,14 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let config = load_config(&args.config, RelayConfig::parse)?;
     runtime::log(&config.log)?;
     let mut inherited = Inherited::from_env().map_err(Failure::runtime)?;
-    runtime::block_on(runtime::Cores::All, async {
+    runtime::block_on(runtime::Cores::AllUnprivileged, async {
         let mut signals = runtime::StopSignals::listen()?;
         let mut settings = settings_of(&config, &mut inherited)?;
+        // Its sockets stand, and nobody was let in.
+        runtime::confine(config.confinement, Dialing::Never)?;
+        settings.confinement = config.confinement;
+        // Made with no more rights than it is written with later.
+        settings.audit = Audit::from_config(&config.audit).context("the audit log (`audit.file`)")?;
         settings.file = Some(ConfigFile { running: config, read: Box::new(move || read_again(&args.config)) });
         let mut relay = Relay::start(settings)?;
         tracing::info!(customers = ?relay.client_addresses(), tunnels = ?relay.tunnel_address(), "relay started");

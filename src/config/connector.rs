@@ -4,12 +4,13 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::process::AuditLog;
 use super::proxy::{Proxy, TransportChoice};
 use super::reader::{Document, Table};
 use super::relay::{check_alternates, check_word};
 use super::tunnel::Tunnel;
 use super::tunnel_name::is_name;
-use super::{Fault, Issuer, Log, Signers, Tls, TunnelTls};
+use super::{Confinement, Fault, Issuer, Log, Signers, Tls, TunnelTls};
 use crate::proto::tunnel::policy::MAX_DENIED;
 
 /// The connector's configuration.
@@ -17,6 +18,8 @@ use crate::proto::tunnel::policy::MAX_DENIED;
 pub struct ConnectorConfig {
     /// Its name, for logs and status.
     pub name: String,
+    /// Whether the process gives up what it does not need.
+    pub confinement: Confinement,
     /// Path of the admin socket.
     pub admin: PathBuf,
     /// Relays to dial.
@@ -43,6 +46,8 @@ pub struct ConnectorConfig {
     pub limits: Limits,
     /// Log.
     pub log: Log,
+    /// Audit log.
+    pub audit: AuditLog,
 }
 
 /// A relay to dial.
@@ -197,6 +202,7 @@ impl ConnectorConfig {
         if let Some(name) = &name {
             check_name(root, name);
         }
+        let confinement = Confinement::read(root);
         let default_admin = PathBuf::from("/run/outgate-connector/admin.sock");
         let admin = root.or("admin", default_admin, "\"/run/outgate-connector/admin.sock\"");
         let relays = Relay::read_all(root);
@@ -211,9 +217,11 @@ impl ConnectorConfig {
         let denied = Denied::read_all(root);
         let limits = Limits::read(root);
         let log = Log::read(root);
+        let audit = AuditLog::read(root);
         root.finish();
         Some(Self {
             name: name?,
+            confinement,
             admin,
             relays,
             tunnel_tls: tunnel_tls?,
@@ -227,6 +235,7 @@ impl ConnectorConfig {
             denied,
             limits,
             log,
+            audit,
         })
     }
 }

@@ -5,27 +5,34 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::connector::host_of;
+use super::process::AuditLog;
 use super::proxy::Accepted;
 use super::reader::{Document, Table};
 use super::tunnel::Tunnel;
 use super::value::is_plain_word;
-use super::{Fault, Issuer, Log, Tls, TunnelTls};
+use super::{Confinement, Fault, Issuer, Log, Tls, TunnelTls};
 use crate::proto::tunnel::{MAX_ALTERNATE_BYTES, MAX_ALTERNATES};
 
 pub mod access;
+pub mod clients;
 mod grants;
 pub mod limits;
 
 use access::Access;
+use clients::Clients;
 use limits::Limits;
 
 /// The relay's configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RelayConfig {
+    /// Whether the process gives up what it does not need.
+    pub confinement: Confinement,
     /// Sockets.
     pub listen: Listen,
     /// Who may connect, by address.
     pub access: Access,
+    /// Which client software may come in.
+    pub clients: Clients,
     /// Certificate of the customers' listener.
     pub tls: Tls,
     /// Certificate and authority of the tunnel.
@@ -44,6 +51,8 @@ pub struct RelayConfig {
     pub limits: Limits,
     /// Log.
     pub log: Log,
+    /// Audit log.
+    pub audit: AuditLog,
 }
 
 /// Sockets of the relay.
@@ -115,8 +124,10 @@ impl RelayConfig {
     }
 
     fn read(root: &Table<'_>) -> Option<Self> {
+        let confinement = Confinement::read(root);
         let listen = Listen::read(root);
         let access = Access::read(root);
+        let clients = Clients::read(root);
         let tls = root.required_table("tls").and_then(|table| Tls::read(&table));
         let tunnel_tls = root.required_table("tunnel_tls").and_then(|table| TunnelTls::read(&table));
         let (tunnel, alternates) = read_tunnel(root);
@@ -126,8 +137,24 @@ impl RelayConfig {
         let link = Link::read(root);
         let limits = Limits::read(root);
         let log = Log::read(root);
+        let audit = AuditLog::read(root);
         root.finish();
-        Some(Self { listen, access, tls: tls?, tunnel_tls: tunnel_tls?, tunnel, alternates, domains, issuers, link, limits, log })
+        Some(Self {
+            confinement,
+            listen,
+            access,
+            clients,
+            tls: tls?,
+            tunnel_tls: tunnel_tls?,
+            tunnel,
+            alternates,
+            domains,
+            issuers,
+            link,
+            limits,
+            log,
+            audit,
+        })
     }
 }
 

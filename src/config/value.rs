@@ -10,6 +10,8 @@ use toml::de::DeValue;
 use super::tunnel_name::{Role, TunnelName};
 use super::{LogFormat, LogLevel};
 use crate::admission::allow_list::prefix;
+use crate::fingerprint::Ja4;
+use crate::fingerprint::version::VersionRange;
 
 /// A type that a TOML value may stand for.
 pub(super) trait FromValue: Sized {
@@ -84,6 +86,24 @@ impl FromValue for IpNet {
 
     fn from_value(value: &DeValue<'_>, _file: &Path) -> Result<Self, Wrong> {
         prefix(value.as_str().ok_or(Wrong::Kind)?).map_err(|fault| Wrong::Value(fault.to_string()))
+    }
+}
+
+impl FromValue for Ja4 {
+    const EXPECTED: &'static str = "a JA4 fingerprint, three parts with `_` between";
+
+    fn from_value(value: &DeValue<'_>, _file: &Path) -> Result<Self, Wrong> {
+        let text = value.as_str().ok_or(Wrong::Kind)?;
+        Self::parse(text).ok_or_else(|| Wrong::Value(format!("\"{text}\" is no JA4")))
+    }
+}
+
+impl FromValue for VersionRange {
+    const EXPECTED: &'static str = "a version or bounds of versions";
+
+    fn from_value(value: &DeValue<'_>, _file: &Path) -> Result<Self, Wrong> {
+        let text = value.as_str().ok_or(Wrong::Kind)?;
+        Self::parse(text).ok_or_else(|| Wrong::Value(format!("\"{text}\" names no versions")))
     }
 }
 

@@ -13,6 +13,7 @@ use super::desk_task::DeskHandle;
 use super::dial_relay::{Links, TunnelStatus};
 use super::effects::Asks;
 use super::policy::PolicySource;
+use crate::telemetry::audit::{Audit, Event};
 
 /// What the answers are made of.
 #[derive(Clone, Debug)]
@@ -24,6 +25,7 @@ pub(super) struct Source {
     pub(super) policy: PolicySource,
     pub(super) asks: Asks,
     pub(super) inputs: mpsc::Sender<Input>,
+    pub(super) audit: Audit,
 }
 
 impl Source {
@@ -33,6 +35,7 @@ impl Source {
         status["role"] = json!("connector");
         status["version"] = json!(env!("CARGO_PKG_VERSION"));
         status["tunnels"] = json!(*self.tunnels.borrow());
+        status["audit"] = json!(self.audit.counts());
         status["certificates"] = json!(*self.certificates.borrow());
         Some(status)
     }
@@ -48,9 +51,11 @@ impl Source {
             expires: asked.expires,
             live: if asked.end { LiveSessions::End } else { LiveSessions::Stay },
         };
+        let (issuer, jti) = (revocation.issuer.clone(), revocation.jti.clone());
         let (ask, answer) = self.asks.begin();
         self.inputs.send(Input::Revoke { ask, revocation }).await.map_err(|_| stopping())?;
         let done = answer.await.map_err(|_| stopping())??;
+        self.audit.record(Event::LinkRevoked { issuer, jti, ended: done.ended });
         Ok(json!({"done": "revoke", "revoked_links": done.revoked, "ended_sessions": done.ended}))
     }
 }

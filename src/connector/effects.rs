@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::proto::tunnel::ConnectorCommand;
 use crate::telemetry::HOP;
+use crate::telemetry::audit::{Audit as AuditLog, Event, LinkMark};
 
 use super::desk::{Audit, DoorEffect, Effect, RevocationDone, StreamHandle};
 use super::dial_relay::Links;
@@ -105,12 +106,13 @@ pub(super) struct Ways {
     pub(super) links: Links,
     pub(super) policy: PolicySource,
     pub(super) asks: Asks,
+    pub(super) audit: AuditLog,
 }
 
 /// Does them in order, on the store's thread: one hop less for each message than with a task between. Waits only for a tunnel's end,
 /// which takes commands whatever else goes on.
 pub(super) fn dispatch(effects: Vec<Effect>, ways: &Ways) {
-    let Ways { legs, links, policy, asks } = ways;
+    let Ways { legs, links, policy, asks, audit: written } = ways;
     let mut writes = Writes::default();
     for effect in effects {
         writes.flush_before(&effect, legs);
@@ -127,7 +129,10 @@ pub(super) fn dispatch(effects: Vec<Effect>, ways: &Ways) {
             Effect::AgentClose { stream, condition, text } => legs.tell(stream, LegCommand::Close { condition, text }),
             Effect::AgentResumed { stream, resource, output } => legs.tell(stream, LegCommand::Resumed { resource, output }),
             Effect::AgentResumeRefused { stream } => legs.tell(stream, LegCommand::ResumeRefused),
-            Effect::Audit(audit) => log(&audit),
+            Effect::Audit(audit) => {
+                log(&audit);
+                write(audit, written);
+            }
             Effect::Door(DoorEffect::Revoked(revoked)) => policy.set_revoked(revoked),
             Effect::Door(DoorEffect::Answer { ask, done }) => asks.answer(ask, done),
             Effect::Door(DoorEffect::Admitted(place)) => drop(place),
@@ -181,7 +186,7 @@ fn trace(command: &ConnectorCommand) {
 /// One line for one decision: names and codes, never what people said.
 fn log(audit: &Audit) {
     match audit {
-        Audit::SessionOpened { session, code, queue, issuer, kid } => {
+        Audit::SessionOpened { session, code, queue, issuer, kid, link: _, uses: _ } => {
             tracing::info!(%session, code, queue, issuer, kid, "session opened");
         }
         Audit::SessionAttached { session, attachment } => tracing::info!(%session, attachment, "session attached again"),
@@ -196,5 +201,29 @@ fn log(audit: &Audit) {
             tracing::error!(%session, remedy, "session ended: the store came back older");
         }
         Audit::ChannelFault { session, why } => tracing::warn!(%session, why, "channel fault"),
+    }
+}
+
+/// The same in the audit log, but for what is no decision about a customer.
+fn write(audit: Audit, log: &AuditLog) {
+    match audit {
+        Audit::SessionOpened { session, code: _, queue, issuer, kid, link, uses } => {
+            log.record(Event::SessionOpened { session: session.to_string(), queue });
+            if !link.is_empty() {
+                log.record(Event::LinkUsed { session: session.to_string(), link: LinkMark { issuer, kid, hash: link }, uses });
+            }
+        }
+        Audit::SessionAttached { session, attachment } => {
+            log.record(Event::SessionAttached { session: session.to_string(), attachment });
+        }
+        Audit::SessionClosed { session, reason } => {
+            log.record(Event::SessionClosed { session: session.to_string(), reason: reason.as_str() });
+        }
+        Audit::Refused { queue, code: _, reason } => {
+            log.record(Event::Refused { stage: "open", reason, address: None, queue: Some(queue), link: None });
+        }
+        Audit::Taken { session, agent } => log.record(Event::SessionTaken { session: session.to_string(), agent }),
+        // A store that came back older closes the session too.
+        Audit::StoreRegressed { .. } | Audit::Requeued { .. } | Audit::AgentStanding { .. } | Audit::ChannelFault { .. } => {}
     }
 }

@@ -27,6 +27,7 @@ use crate::net::wall_clock::unix_millis;
 use crate::proto::tunnel;
 use crate::proto::tunnel::policy::QueueClaim;
 use crate::proto::xmpp::negotiation::{Mechanism, NegotiationSettings};
+use crate::telemetry::audit::Audit;
 
 use super::agents::AgentsDoor;
 use super::bot::{BotConfig, BotRule};
@@ -82,6 +83,8 @@ pub struct ConnectorSettings {
     pub shown: Vec<Shown>,
     /// How often those files are looked at.
     pub look_every: Duration,
+    /// Where decisions are told.
+    pub audit: Audit,
 }
 
 /// How often something outside is looked at.
@@ -126,6 +129,9 @@ pub enum SettingsError {
     /// The issuing CA's address.
     #[error("`ca.url = \"{0}\"` is not https://HOST:PORT")]
     Ca(String),
+    /// The audit log's file.
+    #[error("the audit log (`audit.file`): {0}")]
+    Audit(#[source] io::Error),
     /// Sockets that were handed over.
     #[error(transparent)]
     Inherited(#[from] InheritError),
@@ -190,6 +196,7 @@ impl ConnectorSettings {
             drain: config.tunnel.drain,
             shown: vec![Shown::Tunnel(credentials, config.tunnel_tls.clone()), Shown::People("agents", tls, config.agents.tls.clone())],
             look_every: LOOK_EVERY,
+            audit: Audit::from_config(&config.audit).map_err(SettingsError::Audit)?,
         })
     }
 }

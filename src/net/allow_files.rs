@@ -169,7 +169,12 @@ impl Watched {
 }
 
 /// Looks at the files of all `lists` every so often until `stop`. A file that cannot be used is told once, and the list before it stands.
-pub async fn watch(lists: Vec<(&'static str, Arc<AllowFiles>)>, every: Duration, mut stop: Stop) {
+pub async fn watch(
+    lists: Vec<(&'static str, Arc<AllowFiles>)>,
+    every: Duration,
+    mut stop: Stop,
+    taken: impl Fn(&'static str, usize) + Send,
+) {
     let mut told: Vec<String> = vec![String::new(); lists.len()];
     loop {
         tokio::select! {
@@ -183,7 +188,11 @@ pub async fn watch(lists: Vec<(&'static str, Arc<AllowFiles>)>, every: Duration,
                 Err(panic) => Err(panic.to_string()),
             };
             match outcome {
-                Ok(true) => tracing::info!(listener, prefixes = files.list().len(), "a changed allow-list is in force"),
+                Ok(true) => {
+                    let prefixes = files.list().len();
+                    tracing::info!(listener, prefixes, "a changed allow-list is in force");
+                    taken(listener, prefixes);
+                }
                 Ok(false) => told.clear(),
                 Err(fault) => {
                     if fault != *told {

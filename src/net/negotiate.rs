@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::fingerprint::Fingerprint;
 use crate::proto::xmpp::negotiation::{Action, Login, Negotiation, NegotiationSettings, Transport};
 use crate::proto::xmpp::reader::Reader;
 use crate::proto::xmpp::sasl::{SaslFailure, ScramKeys};
 
 use super::entropy;
 use super::shutdown::Stop;
-use super::stream::{Opening, Stream, opening_of};
+use super::stream::{Greeting, Opening, Stream, opening_of};
 use super::tls::{self, TlsError};
 
 const HTTP_ANSWER: &str = "HTTP/1.1 404 Not Found\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 66\r\n\
@@ -39,6 +40,13 @@ pub enum Handshake {
 pub trait Judge: Send {
     /// Hears of the TLS handshake; of one that fails, no end.
     fn handshake(&mut self, _handshake: Handshake) {}
+    /// Judges a TLS hello before anything is computed for it; the reason's code against it.
+    ///
+    /// # Errors
+    /// It may go no further.
+    fn hello(&mut self, _fingerprint: &Fingerprint) -> Result<(), &'static str> {
+        Ok(())
+    }
     /// Judges a login.
     fn verify(&mut self, login: Login) -> impl Future<Output = Result<(), SaslFailure>> + Send;
     /// The SCRAM keys of a user, if there is such a user.
@@ -71,8 +79,8 @@ pub struct Arrived {
     pub stream: Stream,
     /// Its reader, with any bytes that are not read yet.
     pub reader: Reader,
-    /// The server name in its TLS hello.
-    pub sni: Option<String>,
+    /// What its TLS hello told.
+    pub greeting: Option<Greeting>,
 }
 
 /// The resource that a client asked for, where it is fit to be shown, else 32 random bits in hexadecimal.
@@ -87,7 +95,7 @@ pub fn resource_of(asked: Option<String>) -> String {
 /// The reason code for counters and the log; the client has been told and the stream is closed.
 pub async fn negotiate(stream: Stream, terms: &Terms, judge: &mut impl Judge, mut stop: Stop) -> Result<Arrived, &'static str> {
     let deadline = Instant::now() + terms.login_within;
-    let mut arrival = Arrival { terms, stream, negotiation: None, sni: None };
+    let mut arrival = Arrival { terms, stream, negotiation: None, greeting: None };
     let outcome = tokio::select! {
         outcome = tokio::time::timeout_at(deadline, arrival.run(judge)) => match outcome {
             Ok(outcome) => outcome,
@@ -96,7 +104,9 @@ pub async fn negotiate(stream: Stream, terms: &Terms, judge: &mut impl Judge, mu
         () = stop.requested() => Err(arrival.end("system-shutdown", "This server stops for a moment.", "shutdown").await),
     };
     match (outcome, arrival.negotiation) {
-        (Ok(()), Some(negotiation)) => Ok(Arrived { stream: arrival.stream, reader: negotiation.into_reader(), sni: arrival.sni }),
+        (Ok(()), Some(negotiation)) => {
+            Ok(Arrived { stream: arrival.stream, reader: negotiation.into_reader(), greeting: arrival.greeting })
+        }
         (Ok(()), None) => Err("fault"),
         (Err(reason), _) => {
             arrival.stream.close().await;
@@ -109,7 +119,7 @@ struct Arrival<'a> {
     terms: &'a Terms,
     stream: Stream,
     negotiation: Option<Negotiation>,
-    sni: Option<String>,
+    greeting: Option<Greeting>,
 }
 
 impl Arrival<'_> {
@@ -195,13 +205,19 @@ impl Arrival<'_> {
 
     async fn start_tls(&mut self, judge: &mut impl Judge) -> Result<(), &'static str> {
         judge.handshake(Handshake::Begins);
-        match self.stream.start_tls(&self.terms.tls, self.terms.tls_within).await {
-            Ok(sni) => {
+        let screen = |fingerprint: &Fingerprint| judge.hello(fingerprint);
+        match self.stream.start_tls(&self.terms.tls, self.terms.tls_within, screen).await {
+            Ok(greeting) => {
                 judge.handshake(Handshake::Over);
-                self.sni = sni;
+                self.greeting = Some(greeting);
                 Ok(())
             }
             Err(TlsError::Slow) => Err("tls-timeout"),
+            Err(TlsError::Refused(reason)) => Err(reason),
+            Err(TlsError::Hello(fault)) => {
+                tracing::debug!(%fault, "TLS hello not read");
+                Err("tls-hello")
+            }
             Err(TlsError::Failed(error)) => {
                 tracing::debug!(%error, "TLS handshake failed");
                 Err("tls-handshake")

@@ -3,6 +3,8 @@
 //! An endpoint is built on a socket that is there already, bound or inherited, and opens no other. There is no 0-RTT and no
 //! session ticket, so that each carrier's certificate is checked anew; there are no datagrams.
 
+pub mod hello;
+
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};

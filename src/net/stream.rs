@@ -12,6 +12,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::proxy_protocol;
 use super::tls::{self, TlsError};
+use crate::fingerprint::Fingerprint;
 
 /// Bytes read at once. They live on the stack of the one poll that reads.
 const CHUNK: usize = 8 * 1024;
@@ -28,6 +29,15 @@ pub enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
     /// A handshake failed; nothing is left.
     Gone,
+}
+
+/// What a client's TLS hello has told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Greeting {
+    /// The server name that it asked for.
+    pub sni: Option<String>,
+    /// How it said hello.
+    pub fingerprint: Fingerprint,
 }
 
 /// What the first bytes of a connection announce.
@@ -58,15 +68,20 @@ impl Stream {
         })
     }
 
-    /// Does the TLS handshake within `within`; returns the server name that the client asked for.
-    pub async fn start_tls(&mut self, acceptor: &tls::Acceptor, within: Duration) -> Result<Option<String>, TlsError> {
+    /// Does the TLS handshake within `within`, unless `screen` has a reason against the client's hello.
+    pub async fn start_tls(
+        &mut self,
+        acceptor: &tls::Acceptor,
+        within: Duration,
+        screen: impl FnOnce(&Fingerprint) -> Result<(), &'static str>,
+    ) -> Result<Greeting, TlsError> {
         let Self::Plain(socket) = std::mem::replace(self, Self::Gone) else {
             return Err(TlsError::Failed(io::Error::from(io::ErrorKind::InvalidInput)));
         };
-        let accepted = Box::pin(acceptor.accept(socket, within)).await?;
-        let sni = accepted.server_name().map(str::to_owned);
+        let accepted = Box::pin(acceptor.accept(socket, within, screen)).await?;
+        let greeting = Greeting { sni: accepted.server_name().map(str::to_owned), fingerprint: accepted.fingerprint };
         *self = Self::Tls(Box::new(accepted.stream));
-        Ok(sni)
+        Ok(greeting)
     }
 
     /// Hands the next bytes to `take`. `None` at the end of the stream.

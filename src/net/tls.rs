@@ -1,7 +1,10 @@
 //! TLS towards customers and agents: 1.2 and 1.3, the admin's certificate, no certificate asked of the client.
 //!
 //! ALPN is offered and never demanded. rustls refuses a client whose ALPN list shares nothing with the server's, so the
-//! ClientHello is read first and the configuration chosen that has something in common with it, or no ALPN at all.
+//! ClientHello is read first and the configuration chosen that has something in common with it, or no ALPN at all. Its fingerprint is
+//! known by then too, and may be reason enough to go no further.
+
+mod hello;
 
 use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -14,8 +17,11 @@ use rustls::version::{TLS12, TLS13};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
-use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::StartHandshake;
 pub use tokio_rustls::server::TlsStream;
+
+use crate::fingerprint::Fingerprint;
+use crate::proto::client_hello::HelloFault;
 
 /// ALPN of XMPP over direct TLS (XEP-0368).
 const XMPP: &[u8] = b"xmpp-client";
@@ -41,6 +47,8 @@ pub struct Accepted<IO> {
     pub stream: TlsStream<IO>,
     /// What it is for.
     pub alpn: Alpn,
+    /// How the client said hello.
+    pub fingerprint: Fingerprint,
 }
 
 impl<IO> Accepted<IO> {
@@ -59,6 +67,12 @@ pub enum TlsError {
     /// The client left, spoke no TLS, or nothing that is spoken here.
     #[error("the TLS handshake failed")]
     Failed(#[source] io::Error),
+    /// Its hello is larger than is read, or not one.
+    #[error(transparent)]
+    Hello(HelloFault),
+    /// Its hello is refused, for this reason.
+    #[error("the TLS hello is refused: {0}")]
+    Refused(&'static str),
 }
 
 /// Takes TLS handshakes with a certificate that can be replaced while connections stand.
@@ -90,18 +104,28 @@ impl Acceptor {
         self.configs.read().unwrap_or_else(PoisonError::into_inner).unsettled.clone()
     }
 
-    /// Takes the handshake of a client on `io`, within `within`.
-    pub async fn accept<IO>(&self, io: IO, within: Duration) -> Result<Accepted<IO>, TlsError>
+    /// Takes the handshake of a client on `io`, within `within`, unless `screen` has a reason against its hello: then nothing is
+    /// computed for it.
+    pub async fn accept<IO>(
+        &self,
+        mut io: IO,
+        within: Duration,
+        screen: impl FnOnce(&Fingerprint) -> Result<(), &'static str>,
+    ) -> Result<Accepted<IO>, TlsError>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
         let handshake = async {
-            let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), io).await?;
-            let (alpn, config) = self.configs.read().unwrap_or_else(PoisonError::into_inner).fitting(&start.client_hello());
-            let stream = start.into_stream(config).await?;
-            Ok(Accepted { stream, alpn })
+            let hello::Heard { accepted, fingerprint } = hello::hear(&mut io).await?;
+            if let Err(reason) = screen(&fingerprint) {
+                hello::deny(io).await;
+                return Err(TlsError::Refused(reason));
+            }
+            let (alpn, config) = self.configs.read().unwrap_or_else(PoisonError::into_inner).fitting(&accepted.client_hello());
+            let stream = StartHandshake::from_parts(accepted, io).into_stream(config).await.map_err(TlsError::Failed)?;
+            Ok(Accepted { stream, alpn, fingerprint })
         };
-        timeout(within, handshake).await.map_err(|_| TlsError::Slow)?.map_err(TlsError::Failed)
+        timeout(within, handshake).await.map_err(|_| TlsError::Slow)?
     }
 }
 

@@ -134,6 +134,8 @@ pub struct Open {
     pub software: ClientSoftware,
     /// Whether the client's stream can be resumed (XEP-0198), so that `sm_in` and OWN count.
     pub resumable: bool,
+    /// How long a client that asks in person had waited when this was sent: of two that ask for one session the later has it.
+    pub waited: Duration,
 }
 
 /// Whether an OPEN begins a session or attaches an old one.

@@ -57,6 +57,8 @@ pub mod ns {
     /// XEP-0172.
     pub const NICK: &str = "http://jabber.org/protocol/nick";
     /// XEP-0115.
+    pub const DATA_FORM: &str = "jabber:x:data";
+    /// Entity capabilities (XEP-0115).
     pub const CAPS: &str = "http://jabber.org/protocol/caps";
     /// XEP-0280.
     pub const CARBONS: &str = "urn:xmpp:carbons:2";

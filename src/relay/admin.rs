@@ -9,8 +9,9 @@ use tokio::time::Instant;
 
 use crate::admin::socket::Answer;
 use crate::admin::{Action, Request, Subject};
-
+use crate::config::Confinement;
 use crate::net::certificates::reload::{Board, CertificateStatus};
+use crate::telemetry::audit::{Audit, AuditCounts, By};
 
 use super::attach::{TunnelState, Tunnels};
 use super::counters::{Counters, Snapshot};
@@ -28,6 +29,10 @@ pub struct RelayStatus {
     pub version: &'static str,
     /// Seconds since the start.
     pub uptime_seconds: u64,
+    /// "on" where the process has given up what it does not need.
+    pub confinement: Confinement,
+    /// Lines of the audit log, where it has a file.
+    pub audit: Option<AuditCounts>,
     /// Connections, sessions and reasons.
     #[serde(flatten)]
     pub counts: Snapshot,
@@ -81,6 +86,8 @@ pub(super) struct StatusSource {
     pub(super) started: Instant,
     pub(super) certificates: Board,
     pub(super) reload: Arc<Reload>,
+    pub(super) confinement: Confinement,
+    pub(super) audit: Audit,
 }
 
 impl StatusSource {
@@ -106,6 +113,8 @@ impl StatusSource {
             role: "relay",
             version: env!("CARGO_PKG_VERSION"),
             uptime_seconds: self.started.elapsed().as_secs(),
+            confinement: self.confinement,
+            audit: self.audit.counts(),
             counts: self.counters.snapshot(),
             gate: self.gate.status(),
             tunnels: tunnels.collect(),
@@ -122,7 +131,7 @@ impl Answer for StatusSource {
             Request::Get(Subject::LinkKeys) => {
                 Err("a relay has keys for links from its files and its connectors: ask the connector".to_owned())
             }
-            Request::Do(Action::Reload) => serde_json::to_value(self.reload.run().await?).map_err(|error| error.to_string()),
+            Request::Do(Action::Reload) => serde_json::to_value(self.reload.run(By::Command).await?).map_err(|error| error.to_string()),
             Request::Do(Action::Revoke(_)) => Err("a relay takes no link back: ask the connector".to_owned()),
             Request::Do(Action::Reattach) => Err("a relay does not dial: ask the connector to reattach".to_owned()),
         }

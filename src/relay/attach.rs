@@ -22,6 +22,7 @@ use crate::proto::tunnel::{
     SessionKey, TunnelStats,
 };
 use crate::session::CloseReason;
+use crate::telemetry::audit::{Audit, Event};
 
 use self::mailbox::SendFault;
 use super::counters::Counters;
@@ -120,6 +121,7 @@ impl TunnelOwner {
         inputs: mpsc::Receiver<CarrierInput>,
         writable: Writable,
         counters: Arc<Counters>,
+        audit: Audit,
     ) -> (Self, Tunnels) {
         let (requests_in, requests) = mpsc::channel(REQUESTS);
         let (attached, attached_out) = watch::channel(Arc::default());
@@ -136,7 +138,7 @@ impl TunnelOwner {
             granted: policies.identities(),
             policies,
             counters,
-            refusals: RefusalLog::new(),
+            refusals: RefusalLog::new(audit),
             certificates: Certificates::default(),
             standing: HashMap::new(),
             leaving: BTreeSet::new(),
@@ -194,6 +196,8 @@ impl TunnelOwner {
                 } else {
                     tracing::warn!(identity = %identity.0, carrier = carrier.0, reason = "unknown-identity", "carrier refused");
                     self.counters.count("unknown-identity");
+                    let reason = "unknown-identity";
+                    self.refusals.audit().record(Event::Refused { stage: "tunnel", reason, address: None, queue: None, link: None });
                 }
             }
             CarrierInput::Frames { carrier, lane: _, frames } => {
@@ -303,6 +307,7 @@ impl TunnelOwner {
                 let verdict = self.policies.apply(&identity, *policy);
                 match &verdict {
                     PolicyVerdict::Taken { refused } => {
+                        self.tell_policy(&identity, version, refused.len());
                         tracing::info!(identity = %identity.0, version, refused_claims = refused.len(), "policy taken");
                         for claim in refused.iter().take(LOGGED_CLAIMS) {
                             let granted_to = self.policies.owner_of(claim).map_or("nobody", |owner| owner.0.as_str());
@@ -318,8 +323,15 @@ impl TunnelOwner {
         }
     }
 
+    fn tell_policy(&self, identity: &Identity, version: u64, refused_claims: usize) {
+        let PushedCounts { keys, revoked, denied } = self.policies.of(identity).map(|pushed| pushed.counts()).unwrap_or_default();
+        let identity = identity.0.clone();
+        self.refusals.audit().record(Event::PolicyTaken { identity, version, keys, revoked, denied, refused_claims });
+    }
+
     fn policy_refused(&self, identity: &Identity, reason: &'static str) {
         self.counters.count(reason);
+        self.refusals.audit().record(Event::PolicyRefused { identity: identity.0.clone(), reason });
         tracing::warn!(identity = %identity.0, reason, "a policy is refused");
     }
 
@@ -343,6 +355,7 @@ impl TunnelOwner {
     fn handle_attachment(&mut self, event: &RelayEvent) {
         if let RelayEvent::TunnelUp { identity, epoch, resumed } = event {
             tracing::info!(identity = %identity.0, epoch, resumed, "tunnel attached");
+            self.refusals.audit().record(Event::TunnelAttached { peer: identity.0.clone(), epoch: Some(*epoch) });
             // Whoever still means to go says so again.
             self.leaving.remove(identity);
             self.attached.send_modify(|attached| {
@@ -350,6 +363,7 @@ impl TunnelOwner {
             });
         } else if let RelayEvent::TunnelDetached { identity } = event {
             tracing::info!(identity = %identity.0, "tunnel detached");
+            self.refusals.audit().record(Event::TunnelDetached { peer: identity.0.clone() });
             self.attached.send_modify(|attached| {
                 Arc::make_mut(attached).remove(identity);
             });

@@ -8,28 +8,27 @@
 
 mod inward;
 mod outward;
+pub mod software;
 mod stream;
 #[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::fingerprint::Denial;
 use crate::im::{Author, Availability, ImEvent, MAX_EVENT_BYTES, Message};
 use crate::proto::tunnel::{Fin, Payload, Proof, RelayCommand, RelayEvent, SessionKey, event};
 use crate::proto::xmpp::im::{MessageFault, availability_of, events_of, stanza_of};
 use crate::proto::xmpp::ns;
 use crate::proto::xmpp::reader::StreamFault;
 use crate::proto::xmpp::server::{Answers, Contact, Outcome, Site, stanza_error};
-use crate::proto::xmpp::software::SoftwareQuery;
 use crate::proto::xmpp::stanza::Element;
 use crate::proto::xmpp::stream_management::counts;
 use crate::session::CloseReason;
 
 use self::inward::Inward;
 use self::outward::Outward;
+use self::software::{Screening, Software};
 
 /// The queue's resource: one for all, so that a client keeps one conversation.
 const RESOURCE: &str = "desk";
@@ -44,6 +43,9 @@ const INTERRUPTED_AFTER: Duration = Duration::from_secs(10);
 
 /// How long a stream waits for the client's own `</stream:stream>` (RFC 6120 §4.4).
 const FAREWELL: Duration = Duration::from_secs(2);
+
+/// The reason's code of a client that has sent too much for too long.
+pub const FLOOD: &str = "session-rate";
 
 const INTERRUPTED: &str = "The connection to the company is interrupted; your messages are kept.";
 const RESTORED: &str = "The connection to the company is back.";
@@ -77,8 +79,8 @@ pub struct ClientSettings {
     pub queue: Contact,
     /// Whether the customer came without a link.
     pub is_anonymous: bool,
-    /// Software that is not let in.
-    pub denied: Arc<[Denial]>,
+    /// What its software is judged by.
+    pub screening: Screening,
     /// Silence limits.
     pub idle: Idle,
     /// Yields unguessable ids.
@@ -101,8 +103,7 @@ pub struct Client {
     site: Site,
     desk: String,
     answers: Answers,
-    software: Option<SoftwareQuery>,
-    denied: Arc<[Denial]>,
+    software: Software,
     inward: Inward,
     outward: Outward,
     availability: Option<Availability>,
@@ -143,7 +144,7 @@ enum Phase {
 impl Client {
     /// Begins right after the bind result was put into the output.
     pub fn new(settings: ClientSettings, now: Instant) -> Self {
-        let ClientSettings { session, domain, client, queue, is_anonymous, denied, idle, entropy } = settings;
+        let ClientSettings { session, domain, client, queue, is_anonymous, screening, idle, entropy } = settings;
         let desk = format!("{}/{RESOURCE}", queue.jid);
         let id_prefix = hex(&entropy()[..6]);
         Self {
@@ -151,8 +152,7 @@ impl Client {
             site: Site { domain, client, contacts: vec![queue], anonymous: is_anonymous },
             desk,
             answers: Answers::default(),
-            software: None,
-            denied,
+            software: Software::new(screening),
             inward: Inward::default(),
             outward: Outward::default(),
             availability: None,
@@ -179,7 +179,7 @@ impl Client {
                     "presence" => self.handle_presence(stanza, now),
                     _ => self.handle_iq(stanza, now),
                 }
-                self.poll_software();
+                self.poll_software(now);
             }
             Phase::Farewell { .. } => self.handle_late_proof(stanza, now),
             Phase::Over { .. } => {}
@@ -204,6 +204,11 @@ impl Client {
     pub fn handle_fault(&mut self, fault: StreamFault, now: Instant) {
         self.handle_heard(now);
         self.end_with_error(fault.condition(), "", fault.condition());
+    }
+
+    /// A stanza takes too long to arrive.
+    pub fn handle_slow(&mut self) {
+        self.end_with_error("connection-timeout", "What you send takes too long to arrive.", "stanza-timeout");
     }
 
     /// The transport is gone: closed without a word, reset, or not taking a byte for too long.
@@ -281,7 +286,7 @@ impl Client {
 
     /// The client has pressed against its allowance for too long.
     pub fn handle_flood(&mut self) {
-        self.end_with_error("policy-violation", "You send more than is admitted here.", "session-rate");
+        self.end_with_error("policy-violation", "You send more than is admitted here.", FLOOD);
     }
 
     /// The tunnel has no room for this session: nothing it says arrives any more.
@@ -304,10 +309,8 @@ impl Client {
             Phase::Live => {}
         }
         self.greet_late(now);
-        if let Some(query) = &mut self.software {
-            query.handle_timeout(now);
-        }
-        self.poll_software();
+        self.software.handle_timeout(now);
+        self.poll_software(now);
         let proof = self.outward.handle_timeout(now);
         self.report(proof);
         self.ask_for_proof(now);
@@ -327,7 +330,7 @@ impl Client {
         let interrupted = timers.detached.filter(|_| !self.told_interrupted).map(|since| since + INTERRUPTED_AFTER);
         [
             (!timers.presence_shown).then(|| timers.bound + PRESENCE_AFTER),
-            self.software.as_ref().and_then(SoftwareQuery::poll_timeout),
+            self.software.poll_timeout(),
             self.outward.poll_timeout(),
             interrupted,
             Some(timers.heard + silence),
@@ -414,11 +417,7 @@ impl Client {
     }
 
     fn handle_presence(&mut self, presence: &Element, now: Instant) {
-        if let Some(query) = &mut self.software {
-            let mut questions = Vec::new();
-            query.handle_stanza(presence, &mut questions);
-            self.say_all(&questions, now);
-        }
+        self.handle_software(presence, now);
         let to = presence.attribute("to");
         match availability_of(presence) {
             Some(availability) if to.is_none() || self.is_queue(to) => {
@@ -450,13 +449,8 @@ impl Client {
     }
 
     fn handle_iq_answer(&mut self, iq: &Element, now: Instant) {
-        if let Some(query) = &mut self.software {
-            let mut questions = Vec::new();
-            let is_ours = query.handle_stanza(iq, &mut questions);
-            self.say_all(&questions, now);
-            if is_ours {
-                return;
-            }
+        if self.handle_software(iq, now) {
+            return;
         }
         if let Some(proof) = iq.attribute("id").and_then(|id| self.outward.handle_barrier(id, now)) {
             self.report(proof);
@@ -546,15 +540,9 @@ impl Client {
             return;
         }
         self.show_queue(now);
-        if self.software.is_none() {
-            self.ask_software(now);
-            // The presence that opens the conversation may carry the capabilities.
-            let mut questions = Vec::new();
-            if let Some(query) = &mut self.software {
-                query.handle_stanza(presence, &mut questions);
-            }
-            self.say_all(&questions, now);
-        }
+        self.ask_software(now);
+        // The presence that opens the conversation may carry the capabilities.
+        self.handle_software(presence, now);
     }
 
     fn greet_late(&mut self, now: Instant) {
@@ -562,9 +550,7 @@ impl Client {
             return;
         }
         self.show_queue(now);
-        if self.software.is_none() {
-            self.ask_software(now);
-        }
+        self.ask_software(now);
     }
 
     fn show_queue(&mut self, now: Instant) {
@@ -574,27 +560,6 @@ impl Client {
                 .with_attribute("to", self.site.client.as_str());
             self.say(&presence, now);
         }
-    }
-
-    fn ask_software(&mut self, now: Instant) {
-        let id = hex(&(self.entropy)());
-        let asker = self.site.contacts.first().map_or(self.desk.as_str(), |queue| queue.jid.as_str());
-        let (query, questions) = SoftwareQuery::new(asker, &self.site.client, &id, now);
-        self.software = Some(query);
-        self.say_all(&questions, now);
-    }
-
-    fn poll_software(&mut self) {
-        let Some(software) = self.software.as_mut().and_then(SoftwareQuery::poll_result) else { return };
-        if self.phase != Phase::Live {
-            return;
-        }
-        if let Some(denial) = Arc::clone(&self.denied).iter().find(|denial| denial.refuses(&software)) {
-            return self.end_with_error("policy-violation", denial.sentence(), "client-denied");
-        }
-        let (payload, bytes) = payload_of(&ImEvent::Software(software));
-        let sm_in = self.inward.bare_event_sent(bytes);
-        self.commands.push_back(RelayCommand::Send { session: self.session, payload, sm_in });
     }
 
     fn tell_interruption(&mut self, now: Instant) {

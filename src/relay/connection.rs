@@ -2,12 +2,13 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::admission::quota::Quota;
-use crate::fingerprint::ClientSoftware;
+use crate::fingerprint::Fingerprint;
 use crate::net::accept_rate::Presented;
 use crate::net::allow_files::Watched;
 use crate::net::entropy;
@@ -15,21 +16,24 @@ use crate::net::negotiate::{Handshake, Judge, Terms, negotiate, resource_of};
 use crate::net::proxy_protocol::{self, Origin};
 use crate::net::shutdown::Stop;
 use crate::net::stream::Stream;
-use crate::proto::tunnel::{Identity, Open, OpenKind, Payload, RelayCommand, RelayEvent};
+use crate::proto::tunnel::{Admission, Assertion, Identity, Open, OpenKind, Payload, RelayCommand, RelayEvent};
 use crate::proto::xmpp::negotiation::Login;
 use crate::proto::xmpp::reader::{ReadEvent, Reader};
 use crate::proto::xmpp::sasl::{SaslFailure, ScramKeys};
 use crate::session::{OpenId, SessionSecret};
 use crate::telemetry::HOP;
+use crate::telemetry::audit::{Event, LinkMark, link_hash};
 
 use super::attach::{SessionEvents, Tunnels};
-use super::client::{Client, ClientSettings};
+use super::client::software::Screening;
+use super::client::{Client, ClientSettings, FLOOD};
 use super::counters::{Counters, Place};
 use super::door::{Admitted, Door, Refusal, temporary};
 use super::gate::{Gate, Permit};
 use super::listener::DENIED;
 use super::refusal_log::RefusalLog;
 use super::settings::Limits;
+use super::software_policy::SoftwarePolicy;
 
 /// Events taken before what they wrote leaves.
 const BATCH: usize = 64;
@@ -44,13 +48,19 @@ pub(super) struct Shared {
     pub(super) log: RefusalLog,
     pub(super) gate: Arc<Gate>,
     pub(super) access: Watched,
+    pub(super) software: Arc<SoftwarePolicy>,
 }
 
 impl Shared {
     /// Somebody is turned away: counted, and told in the log as far as its rate allows. All refusals of customers come through here.
     pub(super) fn refuse(&self, stage: &'static str, reason: &'static str, peer: SocketAddr) {
+        self.refuse_with_link(stage, reason, peer, None);
+    }
+
+    /// The same, with the hash of the link that was shown.
+    fn refuse_with_link(&self, stage: &'static str, reason: &'static str, peer: SocketAddr, link: Option<String>) {
         self.counters.count(reason);
-        self.log.write(stage, reason, peer);
+        self.log.write_with_link(stage, reason, peer, link);
     }
 }
 
@@ -80,6 +90,8 @@ struct Live {
     events: SessionEvents,
     /// The connector that serves the queue.
     identity: Identity,
+    /// The queue's address.
+    queue: String,
     /// Where the client is.
     peer: SocketAddr,
     /// What it may send.
@@ -87,6 +99,8 @@ struct Live {
     was_held: bool,
     /// Events sent into the tunnel, which numbers them from 1.
     sent: u64,
+    /// When the stanza that is being read began.
+    began: Option<std::time::Instant>,
 }
 
 /// Serves one connection to its end.
@@ -102,18 +116,15 @@ pub(super) async fn serve(shared: Arc<Shared>, tunnels: Tunnels, socket: TcpStre
     let session = shared.counters.session();
     let reason = live.run(&shared, stopped).await;
     Box::pin(live.stream.close()).await;
-    if is_refusal(reason) {
+    if reason == FLOOD {
         shared.refuse("session", reason, ends.peer);
     } else {
         shared.counters.count(reason);
     }
     tracing::info!(reason, "session ends");
+    let audit = shared.log.audit();
+    audit.record(Event::Left { address: audit.place(live.peer.ip()), queue: live.queue, reason });
     drop((session, permit, connection));
-}
-
-/// Whether a session that ends so was turned away.
-fn is_refusal(reason: &str) -> bool {
-    [DENIED, "client-denied", "session-rate"].contains(&reason)
 }
 
 /// Both ends of a client's connection, as far as they are known.
@@ -165,17 +176,23 @@ async fn log_in(
         return Err(DENIED);
     }
     // The negotiation never claims success without a login.
-    let Admitted { admission, identity, contact, denied, presented: _ } = admitted.ok_or("fault")?;
-    tracing::info!(queue = contact.jid, "session begins");
+    let Admitted { admission, identity, contact, denied, issuer, presented: _ } = admitted.ok_or("fault")?;
+    let hello = arrived.greeting.as_ref().map(|greeting| greeting.fingerprint);
+    let screening = Screening { knowledge: shared.software.knowledge(), denied, hello };
+    let ja4 = hello.map(|hello| hello.ja4.to_string());
+    tracing::info!(queue = contact.jid, ja4, "session begins");
+    let (audit, queue) = (shared.log.audit(), contact.jid.clone());
+    audit.record(Event::Admitted { address: audit.place(peer.ip()), queue: queue.clone(), link: mark_of(&admission, &issuer), ja4 });
     let open = Open {
         kind: OpenKind::New { open_id: OpenId(entropy::sixteen()), secret: SessionSecret(entropy::sixteen()) },
         admission: admission.clone(),
         client_addr: peer,
         local_addr: local,
         protocol: "xmpp".to_owned(),
-        sni: arrived.sni,
-        software: ClientSoftware::unknown(),
+        sni: arrived.greeting.and_then(|greeting| greeting.sni),
+        software: screening.seen(),
         resumable: false,
+        waited: Duration::ZERO,
     };
     let (session, events) = tunnels.open(identity.clone(), Box::new(open)).await;
     let settings = ClientSettings {
@@ -184,7 +201,7 @@ async fn log_in(
         client: jid,
         queue: contact,
         is_anonymous,
-        denied,
+        screening,
         idle: shared.limits.idle,
         entropy: entropy::sixteen,
     };
@@ -197,10 +214,12 @@ async fn log_in(
         tunnels,
         events,
         identity,
+        queue,
         peer,
         quota: Quota::new(shared.limits.session),
         was_held: false,
         sent: 0,
+        began: None,
     }))
 }
 
@@ -229,18 +248,42 @@ struct CustomerJudge<'a> {
     jid: String,
 }
 
+/// The shortest link is a code of so many characters. A password that is typed by mistake is shorter, and leaves no trace.
+const SHORTEST_LINK: usize = 26;
+
+/// The hash of the link that a login shows.
+fn link_of(login: &Login) -> Option<String> {
+    match login {
+        Login::Plain { password, .. } if password.len() >= SHORTEST_LINK => Some(link_hash(password)),
+        Login::Plain { .. } | Login::Anonymous { .. } => None,
+    }
+}
+
+/// What the audit log tells of a link that was good.
+fn mark_of(admission: &Admission, issuer: &str) -> Option<LinkMark> {
+    match &admission.assertion {
+        Assertion::Link { token, kid } => Some(LinkMark { issuer: issuer.to_owned(), kid: kid.clone(), hash: link_hash(token) }),
+        Assertion::Anonymous => None,
+    }
+}
+
 impl Judge for CustomerJudge<'_> {
     fn handshake(&mut self, handshake: Handshake) {
         self.permit.handshake(handshake);
     }
 
+    fn hello(&mut self, fingerprint: &Fingerprint) -> Result<(), &'static str> {
+        self.shared.software.screen(fingerprint)
+    }
+
     async fn verify(&mut self, login: Login) -> Result<(), SaslFailure> {
         self.is_anonymous = matches!(login, Login::Anonymous { .. });
+        let link = link_of(&login);
         let judged = self.shared.door.judge(login, self.tunnels, self.permit, unix_seconds()).await;
         match judged.and_then(|admitted| self.take_in(admitted)) {
             Ok(()) => Ok(()),
             Err(refusal) => {
-                self.shared.refuse("login", refusal.reason, self.peer);
+                self.shared.refuse_with_link("login", refusal.reason, self.peer, link);
                 Err(refusal.failure)
             }
         }
@@ -293,9 +336,9 @@ impl Live {
             if let Some(reason) = self.client.poll_over() {
                 return reason;
             }
-            arm(timer.as_mut(), self.client.poll_timeout());
-            arm(timer.as_mut(), held);
             let wants_read = self.client.wants_read() && held.is_none();
+            let slow_at = self.slow_at(wants_read, shared.limits.stanza_within);
+            arm(timer.as_mut(), [self.client.poll_timeout(), slow_at, held].into_iter().flatten().min());
             let take = |bytes: &[u8]| {
                 self.quota.charge_bytes(bytes.len(), now());
                 self.reader.push(bytes);
@@ -319,10 +362,25 @@ impl Live {
                     is_denied = true;
                     self.client.handle_denied();
                 }
-                () = timer.as_mut() => self.client.handle_timeout(now()),
+                () = timer.as_mut() => {
+                    let now = now();
+                    if slow_at.is_some_and(|at| at <= now) {
+                        self.client.handle_slow();
+                    }
+                    self.client.handle_timeout(now);
+                }
                 () = stop.requested() => self.client.handle_shutdown(),
             }
         }
+    }
+
+    /// When a stanza that has begun must be whole. While this side does not read, the client is not slow.
+    fn slow_at(&mut self, wants_read: bool, within: Duration) -> Option<std::time::Instant> {
+        if !wants_read || !self.reader.is_inside_element() {
+            self.began = None;
+            return None;
+        }
+        Some(*self.began.get_or_insert_with(now) + within)
     }
 
     /// Hands what was read to the client, as far as it takes more.
@@ -331,6 +389,7 @@ impl Live {
         while self.client.wants_read() && self.client.poll_over().is_none() && self.quota.held_until(now).is_none() {
             match self.reader.poll() {
                 Ok(Some(ReadEvent::Stanza(stanza))) => {
+                    self.began = None;
                     if matches!(stanza.name(), "message" | "presence") {
                         self.quota.charge_message(now);
                     }

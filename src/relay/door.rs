@@ -54,6 +54,8 @@ pub struct Admitted {
     pub contact: Contact,
     /// Software that his queue does not take.
     pub denied: Arc<[Denial]>,
+    /// Who signed his link; empty for public entry.
+    pub issuer: String,
     /// Whether his link has let somebody in before.
     pub presented: Presented,
 }
@@ -133,7 +135,8 @@ impl Door {
                 if pushed.is_some_and(|pushed| pushed.is_revoked(&link)) {
                     return Err(bad_link(LinkRefusal::Revoked));
                 }
-                Ok(self.admitted(served, queue, Assertion::Link { token: password, kid: link.kid }))
+                let assertion = Assertion::Link { token: password, kid: link.kid };
+                Ok(self.admitted(served, queue, assertion, link.issuer))
             }
             Login::Anonymous { domain } => {
                 let served = self.domain(&domain)?;
@@ -142,7 +145,7 @@ impl Door {
                 if self.verify_link.is_none() && self.policies.of(connector_of(queue)).is_none() {
                     return Err(closed());
                 }
-                Ok(self.admitted(served, queue, Assertion::Anonymous))
+                Ok(self.admitted(served, queue, Assertion::Anonymous, String::new()))
             }
         }
     }
@@ -168,7 +171,7 @@ impl Door {
         }
     }
 
-    fn admitted(&self, domain: &ServedDomain, queue: &ServedQueue, assertion: Assertion) -> Admitted {
+    fn admitted(&self, domain: &ServedDomain, queue: &ServedQueue, assertion: Assertion, issuer: String) -> Admitted {
         let identity = connector_of(queue).clone();
         let denied = self.policies.of(&identity).map_or_else(|| Arc::from([]), |pushed| pushed.denied());
         Admitted {
@@ -176,6 +179,7 @@ impl Door {
             identity,
             contact: Contact { jid: format!("{}@{}", queue.id, domain.name), name: queue.name.clone(), group: ROSTER_GROUP.to_owned() },
             denied,
+            issuer,
             presented: Presented::First,
         }
     }

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use crate::admission::allow_list::AllowList;
 use crate::admission::headcount::Bounds;
 use crate::admission::quota::Allowance;
-use crate::config::RelayConfig;
+use crate::config::{Confinement, RelayConfig};
 use crate::link::{LinkRefusal, LinkTerms};
 use crate::net::accept_rate::Rates;
 use crate::net::allow_files::AllowFiles;
@@ -19,9 +19,11 @@ use crate::net::link_keys::LinkKeyFiles;
 use crate::net::listener::Listener;
 use crate::net::tls::Acceptor;
 use crate::proto::tunnel::{self, Identity};
+use crate::telemetry::audit::Audit;
 
 use super::certificates::Keeper;
 use super::client::Idle;
+use super::software_policy::SoftwarePolicy;
 
 /// Everything a relay runs on.
 pub struct RelaySettings {
@@ -35,6 +37,8 @@ pub struct RelaySettings {
     pub leeway: Duration,
     /// TLS towards customers.
     pub tls: Arc<Acceptor>,
+    /// Which client software may come in, and what is known of it.
+    pub software: Arc<SoftwarePolicy>,
     /// Who may connect, by address.
     pub access: AllowLists,
     /// Listening sockets for customers, inherited or bound.
@@ -65,6 +69,10 @@ pub struct RelaySettings {
     pub look_every: Duration,
     /// The configuration's file, where there is one to be read again.
     pub file: Option<ConfigFile>,
+    /// Whether the process is confined, for status.
+    pub confinement: Confinement,
+    /// Where decisions are told.
+    pub audit: Audit,
 }
 
 impl std::fmt::Debug for ConfigFile {
@@ -149,6 +157,8 @@ pub struct Limits {
     pub check_within: Duration,
     /// One write to a customer's transport.
     pub write_within: Duration,
+    /// One stanza after login, from its first byte to its last; data does not extend it.
+    pub stanza_within: Duration,
     /// Login attempts on one stream.
     pub attempts: u8,
     /// Silence limits after login.
@@ -183,6 +193,8 @@ impl Default for Limits {
             proxy_header_within: Duration::from_secs(3),
             check_within: Duration::from_secs(5),
             write_within: Duration::from_secs(30),
+            // The largest in twice the time that it takes at 10 kB/s.
+            stanza_within: Duration::from_secs(60),
             attempts: 3,
             idle: Idle::default(),
             session: Allowance::default(),

@@ -13,6 +13,7 @@ use crate::admission::allow_list::{Access, AllowList};
 use crate::admission::failures::Tolerance;
 use crate::admission::headcount::Bounds;
 use crate::admission::quota::{Allowance, Rate};
+use crate::config::Confinement;
 use crate::config::proxy::Accepted;
 use crate::config::relay::{Domain, RelayConfig, limits as config};
 use crate::net::accept_rate::{Frequency, Rates};
@@ -28,10 +29,12 @@ use crate::net::quic;
 use crate::net::tls::Acceptor;
 use crate::net::wall_clock::unix_millis;
 use crate::proto::tunnel::{self, Identity};
+use crate::telemetry::audit::Audit;
 
 use super::certificates::Keeper;
 use super::client::Idle;
 use super::settings::{AllowLists, Leave, Limits, RelaySettings, ServedDomain, ServedQueue, Strangers, VerifyLink};
+use super::software_policy::SoftwarePolicy;
 
 /// Ports tried where any will do and one is wanted that is free for UDP and TCP.
 const PORT_TRIES: usize = 16;
@@ -56,6 +59,7 @@ pub fn settings_of(config: &RelayConfig, inherited: &mut Inherited) -> anyhow::R
         client: Arc::new(AllowFiles::open(config.access.client.clone()).context("the customers' allow-list")?),
         tunnel: Arc::new(AllowFiles::open(config.access.tunnel.clone()).context("the tunnels' allow-list")?),
     };
+    let software = SoftwarePolicy::open(&config.clients).map_err(anyhow::Error::msg).context("the list of client software")?;
     let (mut acceptor, carriers) = Carriers::new();
     acceptor.trust(credentials.clone());
     acceptor.admit_only(access.tunnel.watched());
@@ -71,6 +75,7 @@ pub fn settings_of(config: &RelayConfig, inherited: &mut Inherited) -> anyhow::R
         link_files,
         leeway,
         tls: Arc::clone(&tls),
+        software: Arc::new(software),
         access,
         clients,
         admin: Some(socket::open(&config.listen.admin, inherited)?),
@@ -86,6 +91,8 @@ pub fn settings_of(config: &RelayConfig, inherited: &mut Inherited) -> anyhow::R
         shown: vec![Shown::Tunnel(credentials, config.tunnel_tls.clone()), Shown::People("customers", tls, config.tls.clone())],
         look_every: LOOK_EVERY,
         file: None,
+        confinement: Confinement::Off,
+        audit: Audit::off(),
     })
 }
 

@@ -97,6 +97,7 @@ mod tests {
             system: String::new(),
             source: SoftwareSource::Asked,
             confidence: Confidence::Stated,
+            ..ClientSoftware::unknown()
         };
         let text = OfferText {
             code: "7f3a",

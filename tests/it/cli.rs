@@ -199,7 +199,7 @@ fn check_passes_the_shipped_files_and_names_every_fault_of_a_wrong_one() {
     place.write("relay.toml", &wrong);
     let answer = place.outgate(&["check", "relay.toml"]);
     assert_eq!((answer.code, answer.stdout.as_str()), (1, ""), "{answer:?}");
-    for text in ["did you mean `key`?", "write `tunnel = \"[::]:7443\"`", "relay.toml:9:10", "relay.toml: 3 faults"] {
+    for text in ["did you mean `key`?", "write `tunnel = \"[::]:7443\"`", "relay.toml:13:10", "relay.toml: 3 faults"] {
         assert!(answer.stderr.contains(text), "{text}: {}", answer.stderr);
     }
     assert!(!answer.stderr.contains('\u{1b}'), "colour without a terminal");

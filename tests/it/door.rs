@@ -3,3 +3,4 @@
 mod allow;
 mod limits;
 mod proxy;
+mod software;

@@ -1,8 +1,11 @@
 //! Bad input against the real product: `outgate relay` and `outgate connector` as two processes, made from the shipped files.
 //!
 //! [`links`] that are wrong in every way, [`garbage`] before and after login, captured peers at the [`tunnel`], and a [`swarm`] of all
-//! of it beside a live conversation ([`talker`]). What was refused is read where an admin reads it: `outgate status --json`.
+//! of it beside a live conversation ([`talker`]). The known attacks on [`xml`] have a test
+//! each. What the relay itself could do at worst is in [`confinement`]. What was refused is read where an admin reads it: `outgate status --json`.
 
+mod audit;
+mod confinement;
 mod descriptors;
 mod garbage;
 mod links;
@@ -10,6 +13,7 @@ mod site;
 mod swarm;
 mod talker;
 mod tunnel;
+mod xml;
 
 use std::time::Duration;
 

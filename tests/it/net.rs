@@ -24,6 +24,7 @@ use tokio::time::timeout;
 use self::authority::Authority;
 
 pub(crate) mod authority;
+mod hello;
 mod inherited;
 
 /// Far above what anything here takes: a test that waits longer has failed.
@@ -299,7 +300,7 @@ async fn people_get_tls_whatever_their_alpn_and_silent_ones_hold_up_nobody() {
                 let stream = Stream::Plain(stream);
                 let Ok(Opening::Tls) = stream.peek().await else { return };
                 let Stream::Plain(socket) = stream else { unreachable!("nothing changed it") };
-                let mut accepted = acceptor.accept(socket, SOON).await.unwrap();
+                let mut accepted = acceptor.accept(socket, SOON, |_| Ok(())).await.unwrap();
                 let name = accepted.server_name().map(str::to_owned);
                 accepted.stream.write_all(b"hi").await.unwrap();
                 accepted.stream.shutdown().await.unwrap();
@@ -332,7 +333,7 @@ async fn a_handshake_has_the_time_that_its_listener_gives() {
     let credentials = Authority::new().relay();
     let acceptor = Acceptor::new(credentials.chain, credentials.key).unwrap();
     let (_silent, io) = tokio::io::duplex(64);
-    let outcome = timeout(SOON, acceptor.accept(io, Duration::from_millis(10))).await.unwrap();
+    let outcome = timeout(SOON, acceptor.accept(io, Duration::from_millis(10), |_| Ok(()))).await.unwrap();
     assert!(matches!(outcome, Err(TlsError::Slow)));
 }
 

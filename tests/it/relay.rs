@@ -1,11 +1,12 @@
 //! The relay on real sockets: customers speak bytes, the connector is a [`ConnectorEnd`] behind an in-memory carrier.
 
-mod connector;
+pub(crate) mod connector;
 pub(crate) mod customer;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use outgate::config::Confinement;
 use outgate::link::{LinkRefusal, LinkTerms};
 use outgate::net::allow_files::AllowFiles;
 use outgate::net::listener::Listener;
@@ -13,6 +14,7 @@ use outgate::proto::tunnel::{self, Identity, RefusalCode};
 use outgate::relay::Relay;
 use outgate::relay::settings::{AllowLists, Leave, Limits, RelaySettings, ServedDomain, ServedQueue};
 use outgate::session::CloseReason;
+use outgate::telemetry::audit::Audit;
 use tokio::net::UnixStream;
 
 use self::connector::Connector;
@@ -20,7 +22,7 @@ use self::customer::{Customer, certificate};
 use crate::setup::exempt_strangers;
 
 const IDENTITY: &str = "outgate://example/connector/lan1";
-const DOMAIN: &str = "chat.example";
+pub(crate) const DOMAIN: &str = "chat.example";
 
 #[tokio::test]
 async fn a_customer_with_a_link_talks_through_starttls_and_back() {
@@ -239,15 +241,15 @@ async fn the_admin_socket_answers_status_and_refuses_the_rest() {
 }
 
 /// A relay with its fake connector.
-struct Rig {
+pub(crate) struct Rig {
     relay: Relay,
-    connector: Connector,
+    pub(crate) connector: Connector,
     roots: Arc<rustls::RootCertStore>,
     folder: tempfile::TempDir,
 }
 
 impl Rig {
-    async fn start(limits: Limits) -> Self {
+    pub(crate) async fn start(limits: Limits) -> Self {
         let mut rig = Self::start_without_connector(limits);
         rig.connector.attach().await;
         let attached = async { while !rig.relay.status().await.tunnels.iter().any(|tunnel| tunnel.is_attached) {} };
@@ -269,6 +271,7 @@ impl Rig {
             link_files: None,
             leeway: Duration::ZERO,
             tls,
+            software: Arc::default(),
             access: AllowLists { client: Arc::new(AllowFiles::open_to_all()), tunnel: Arc::new(AllowFiles::open_to_all()) },
             clients: vec![Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap()],
             admin: Some(tokio::net::UnixListener::bind(folder.path().join("admin.sock")).unwrap()),
@@ -284,16 +287,18 @@ impl Rig {
             shown: Vec::new(),
             look_every: Duration::from_secs(30),
             file: None,
+            confinement: Confinement::Off,
+            audit: Audit::off(),
         };
         Self { relay: Relay::start(settings).unwrap(), connector, roots, folder }
     }
 
-    async fn customer(&self) -> Customer {
+    pub(crate) async fn customer(&self) -> Customer {
         Customer::connect(self.relay.client_addresses()[0], DOMAIN, Arc::clone(&self.roots)).await
     }
 
     /// Waits until `reason` was counted `count` times.
-    async fn counted(&self, reason: &str, count: u64) {
+    pub(crate) async fn counted(&self, reason: &str, count: u64) {
         let reached = async {
             while self.relay.status().await.counts.reasons.get(reason).is_none_or(|seen| *seen < count) {
                 tokio::time::sleep(Duration::from_millis(5)).await;

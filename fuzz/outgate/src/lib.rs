@@ -14,6 +14,7 @@ pub mod link {
 }
 /// What reads strangers' bytes.
 pub mod proto {
+    pub mod client_hello;
     pub mod http_connect;
     pub mod socks5;
     pub mod tunnel;

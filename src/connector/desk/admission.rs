@@ -8,12 +8,18 @@ use super::{Audit, Desk, DoorEffect, Effect, LINKS_EVERY, Pending, RelayIndex, S
 use crate::fingerprint::{ClientSoftware, Denial};
 use crate::im::Availability;
 use crate::link::{LinkRefusal, LinkTerms};
+use crate::names::{shown_line, shown_name};
 use crate::proto::tunnel::{Admission, Assertion, ChannelId, ConnectorCommand, Open, OpenKind, RefusalCode, ResetCode};
 use crate::session::{OpenId, SessionId, SessionSecret};
 use crate::store::{Op, Place, SecretDigest, SessionRecord};
+use crate::telemetry::audit::link_hash;
 
-/// Longest name or reason taken over from a link, in characters.
+/// Longest name or reason taken over from a link, in characters. Its issuer is trusted, but what it puts into a link a visitor may
+/// have typed.
 const MAX_LINK_TEXT: usize = 120;
+
+/// Longest name, version or system of a client's software, in characters.
+const MAX_SOFTWARE_TEXT: usize = 64;
 
 /// Why a customer is not let in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,7 +117,7 @@ impl Desk {
                     let over = refusal(RefusalCode::UnknownSession, "unknown-session", "That conversation is over.");
                     return self.refuse(relay, channel, open, over);
                 };
-                if self.is_ahead(session, in_next, out_next) {
+                if self.is_ahead(session, in_next, out_next, attachment) {
                     let text = "The record of this conversation is older than what was confirmed.";
                     self.store_regressed(session);
                     return self.refuse(relay, channel, open, refusal(RefusalCode::StoreRegressed, "store-regressed", text));
@@ -127,11 +133,11 @@ impl Desk {
         self.tunnel(relay, ConnectorCommand::Refuse { channel, code, text, retry_after: None });
     }
 
-    /// Whether the relay knows more of the session than the store does.
-    fn is_ahead(&self, session: SessionId, in_next: u64, out_next: u64) -> bool {
+    /// Whether the relay knows more of the session than the store does: an attachment is told once it is kept.
+    fn is_ahead(&self, session: SessionId, in_next: u64, out_next: u64, attachment: u32) -> bool {
         let Some(session) = self.sessions.get(&session) else { return false };
         let out_limit = session.unseen_from.unwrap_or_else(|| session.out_end() + 1);
-        in_next > session.in_handled + 1 || out_next > out_limit
+        in_next > session.in_handled + 1 || out_next > out_limit || attachment > session.attachment
     }
 
     fn begin(&mut self, relay: RelayIndex, channel: ChannelId, open: &Open, open_id: OpenId, secret: SessionSecret) {
@@ -147,13 +153,7 @@ impl Desk {
         self.open_ids.insert(open_id, id);
         self.secrets.insert(record.secret, id);
         self.counters.sessions_opened += 1;
-        let audit = Audit::SessionOpened {
-            session: id,
-            code: record.code.clone(),
-            queue: record.queue.clone(),
-            issuer: record.link_issuer.clone(),
-            kid: record.link_kid.clone(),
-        };
+        let audit = self.opened(&record, &open.admission.assertion);
         let named = !record.software.name.is_empty();
         self.op(Op::Begin(Box::new(record.clone())));
         if let (Some(link), Some(terms)) = (record.link_use, &terms) {
@@ -176,6 +176,23 @@ impl Desk {
         self.tunnel(relay, ConnectorCommand::Accept { channel, attachment: 1, in_next: 1, out_first: 1, out: Vec::new() });
         self.effect(Effect::Door(DoorEffect::Admitted(pending)));
         if has_bot { self.bot_greets(id) } else { self.join_line(id) }
+    }
+
+    fn opened(&self, record: &SessionRecord, assertion: &Assertion) -> Audit {
+        let link = match assertion {
+            Assertion::Link { token, .. } => link_hash(token),
+            Assertion::Anonymous => String::new(),
+        };
+        let before = record.link_use.and_then(|link| self.link_uses.get(&link)).map_or(0, |uses| uses.count);
+        Audit::SessionOpened {
+            session: record.id,
+            code: record.code.clone(),
+            queue: record.queue.clone(),
+            issuer: record.link_issuer.clone(),
+            kid: record.link_kid.clone(),
+            link,
+            uses: before.saturating_add(1),
+        }
     }
 
     fn use_link(&mut self, link: [u8; 32], expires: u64) {
@@ -212,7 +229,8 @@ impl Desk {
 
     fn record_of(&mut self, open: &Open, open_id: OpenId, secret: SessionSecret, terms: Option<&LinkTerms>) -> SessionRecord {
         let code = self.mint_code();
-        let customer = terms.and_then(|terms| terms.subject.as_deref()).map(shown).filter(|name| !name.is_empty());
+        let customer =
+            terms.and_then(|terms| terms.subject.as_deref()).map(|name| shown_name(name, MAX_LINK_TEXT)).filter(|name| !name.is_empty());
         SessionRecord {
             id: self.mint_id(),
             open_id,
@@ -221,13 +239,13 @@ impl Desk {
             queue: open.admission.queue.clone(),
             customer: customer.unwrap_or_else(|| format!("guest-{code}")),
             code,
-            reason: terms.and_then(|terms| terms.reason.as_deref()).map(shown).unwrap_or_default(),
+            reason: terms.and_then(|terms| terms.reason.as_deref()).map(|reason| shown_line(reason, MAX_LINK_TEXT)).unwrap_or_default(),
             link_issuer: terms.map(|terms| terms.issuer.clone()).unwrap_or_default(),
             link_kid: terms.map(|terms| terms.kid.clone()).unwrap_or_default(),
             link_use: terms.map(link_use),
             client_addr: open.client_addr.to_string(),
             resumable: open.resumable,
-            software: open.software.clone(),
+            software: shown_software(&open.software),
             opened_at: self.now.unix_millis,
         }
     }
@@ -253,15 +271,19 @@ impl Desk {
     }
 
     /// Puts a known session on a new channel; the older one hears that it moved. `told` is the attachment that the relay was told,
-    /// 0 where the client himself has come. A relay that he has left since asks in vain.
+    /// 0 where the client himself has come. A relay that he has left since asks in vain, and so does one whose question was long under
+    /// way: he has asked elsewhere since.
     fn attach(&mut self, (relay, channel): (RelayIndex, ChannelId), id: SessionId, open: &Open, told: u32) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let is_elsewhere = session.channel.is_some_and(|(at, _)| at != relay);
-        if told > 0 && (told < session.attachment || (told == session.attachment && is_elsewhere)) {
+        let came_at = if told == 0 { self.now.instant.checked_sub(open.waited) } else { None };
+        let is_late = came_at.is_some_and(|came| is_elsewhere && session.came_at.is_some_and(|later| came < later));
+        if is_late || (told > 0 && (told < session.attachment || (told == session.attachment && is_elsewhere))) {
             return self.tunnel(relay, ConnectorCommand::Reset { channel, code: ResetCode::Moved });
         }
+        session.came_at = came_at.or(session.came_at);
         let older = session.channel.replace((relay, channel)).filter(|older| *older != (relay, channel));
-        session.attachment = if told == 0 { session.attachment.saturating_add(1) } else { told.max(session.attachment) };
+        session.attachment = if told == 0 { session.attachment.saturating_add(1) } else { session.attachment };
         session.was_asked_for = true;
         session.unseen_from = None;
         session.is_fresh = matches!(open.kind, OpenKind::New { .. });
@@ -335,9 +357,8 @@ pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
     out
 }
 
-/// A link's text as people may see it: one line, bounded, read in the order in which it stands. Its issuer is trusted; but what it
-/// puts into a link a visitor may have typed.
-fn shown(text: &str) -> String {
-    let is_fit = |c: &char| !c.is_control() && !matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}');
-    text.chars().filter(is_fit).take(MAX_LINK_TEXT).collect::<String>().trim().to_owned()
+/// What a client says of itself, as agents may see it.
+pub(super) fn shown_software(software: &ClientSoftware) -> ClientSoftware {
+    let shown = |text: &str| shown_name(text, MAX_SOFTWARE_TEXT);
+    ClientSoftware { name: shown(&software.name), version: shown(&software.version), system: shown(&software.system), ..software.clone() }
 }

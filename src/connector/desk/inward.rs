@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::admission::shown_software;
 use super::backlog::Undelivered;
 use super::session::{MAX_WAITING, MAX_WAITING_BYTES, Stalled};
 use super::{Audit, DETACHED_FOR, Desk, LegId, RelayIndex, Timer};
@@ -122,6 +123,7 @@ impl Desk {
                     let text = denial.sentence().to_owned();
                     return self.end_denied(id, &text);
                 }
+                let software = shown_software(&software);
                 let Some(session) = self.sessions.get_mut(&id) else { return };
                 session.record.software = software.clone();
                 session.software_until = None;

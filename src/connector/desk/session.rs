@@ -37,6 +37,8 @@ pub(super) struct Session {
     pub(super) place: Place,
     pub(super) enqueued_at: u64,
     pub(super) attachment: u32,
+    /// When its client asked for it in person the last time, since the start.
+    pub(super) came_at: Option<Instant>,
     pub(super) channel: Option<(RelayIndex, ChannelId)>,
     /// Whether a relay has asked for it since the start: it showed how far it is.
     pub(super) was_asked_for: bool,
@@ -92,6 +94,7 @@ impl Session {
             record,
             place,
             attachment: 1,
+            came_at: None,
             channel: None,
             was_asked_for: false,
             unseen_from: None,

@@ -104,6 +104,14 @@ pub struct SessionStatus {
     pub software_source: &'static str,
     /// How far it can be relied on.
     pub software_confidence: &'static str,
+    /// How it says hello in TLS, as JA4.
+    pub software_ja4: Option<String>,
+    /// The TLS library that says hello so; empty where unknown.
+    pub software_library: String,
+    /// Whether something that it did is not what the named software does.
+    pub software_contradicted: bool,
+    /// What it lacks, as `clients.toml` tells.
+    pub software_lacks: Vec<&'static str>,
     /// Whether a relay holds it now.
     pub attached: bool,
     /// How often it was attached.
@@ -195,6 +203,10 @@ fn session_status(session: &super::Session) -> SessionStatus {
         software: record.software.to_string(),
         software_source: record.software.source.as_str(),
         software_confidence: record.software.confidence.as_str(),
+        software_ja4: record.software.ja4.as_ref().map(ToString::to_string),
+        software_library: record.software.library.clone(),
+        software_contradicted: record.software.is_contradicted,
+        software_lacks: record.software.lacks.iter().collect(),
         attached: session.channel.is_some(),
         attachment: session.attachment,
         in_handled: session.in_handled,

@@ -172,6 +172,10 @@ pub enum Audit {
         issuer: String,
         /// Link key id; empty for a public queue.
         kid: String,
+        /// The link's hash; empty for a public queue.
+        link: String,
+        /// How many sessions the link has opened, this one among them.
+        uses: u32,
     },
     /// A session was attached again.
     SessionAttached {

@@ -237,7 +237,7 @@ struct WireMarker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fingerprint::ClientSoftware;
+    use crate::fingerprint::{ClientSoftware, Confidence, Features, Ja4, SoftwareSource};
 
     fn message(body: &str) -> ImEvent {
         ImEvent::Message(Message { id: Some("m1".to_owned()), body: body.to_owned(), wants_receipt: true, ..Message::default() })
@@ -253,6 +253,16 @@ mod tests {
             ImEvent::Marker(Marker { kind: MarkerKind::Displayed, id: "m1".to_owned() }),
             ImEvent::Presence(Availability::ExtendedAway),
             ImEvent::Software(ClientSoftware::unknown()),
+            ImEvent::Software(ClientSoftware {
+                name: "Node.js".into(),
+                source: SoftwareSource::Ja4,
+                confidence: Confidence::Inferred,
+                ja4: Ja4::parse("t13d1516h2_8daaf6152771_e5627efa2ab1"),
+                library: "OpenSSL".into(),
+                is_contradicted: true,
+                lacks: Features::named(["receipts", "links"]).unwrap(),
+                ..ClientSoftware::unknown()
+            }),
         ];
         for event in events {
             let bytes = encode(&event);

@@ -4,10 +4,11 @@
 //! hold is refused as a whole.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::fingerprint::{ClientSoftware, Confidence, MAX_SOFTWARE_BYTES, SoftwareSource};
+use crate::fingerprint::{ClientSoftware, Confidence, Features, Ja4, MAX_SOFTWARE_BYTES, SoftwareSource};
 use crate::session::{CloseReason, OpenId, SessionSecret};
 
 use super::event::is_clean_text;
@@ -47,6 +48,7 @@ pub(super) fn open_to_wire(open: &Open) -> wire::Open {
         software: Some(software_to_wire(&open.software)),
         resumable: open.resumable,
         attachment,
+        waited_millis: u32::try_from(open.waited.as_millis()).unwrap_or(u32::MAX),
     }
 }
 
@@ -67,6 +69,7 @@ pub(super) fn open_from_wire(open: wire::Open) -> Result<Open, BadValue> {
         sni: open.sni.map(name).transpose()?,
         software: software_from_wire(open.software.ok_or(BadValue)?)?,
         resumable: open.resumable,
+        waited: Duration::from_millis(open.waited_millis.into()),
     })
 }
 
@@ -97,7 +100,8 @@ pub(super) fn software_to_wire(software: &ClientSoftware) -> wire::Software {
         version: software.version.clone(),
         system: software.system.clone(),
         source: match software.source {
-            SoftwareSource::None => 0,
+            // A name without another source is of the hello: connectors that know no third source take it so too.
+            SoftwareSource::None | SoftwareSource::Ja4 => 0,
             SoftwareSource::Asked => 1,
             SoftwareSource::Caps => 2,
         },
@@ -106,15 +110,21 @@ pub(super) fn software_to_wire(software: &ClientSoftware) -> wire::Software {
             Confidence::Stated => 1,
             Confidence::Inferred => 2,
         },
+        ja4: software.ja4.as_ref().map(Ja4::to_string).unwrap_or_default(),
+        library: software.library.clone(),
+        contradicted: software.is_contradicted,
+        lacks: software.lacks.bits(),
     }
 }
 
 pub(super) fn software_from_wire(software: wire::Software) -> Result<ClientSoftware, BadValue> {
+    let is_named = !software.name.is_empty();
     Ok(ClientSoftware {
         name: text(software.name, MAX_SOFTWARE_BYTES)?,
         version: text(software.version, MAX_SOFTWARE_BYTES)?,
         system: text(software.system, MAX_SOFTWARE_BYTES)?,
         source: match software.source {
+            0 if is_named => SoftwareSource::Ja4,
             0 => SoftwareSource::None,
             1 => SoftwareSource::Asked,
             2 => SoftwareSource::Caps,
@@ -126,6 +136,10 @@ pub(super) fn software_from_wire(software: wire::Software) -> Result<ClientSoftw
             2 => Confidence::Inferred,
             _ => return Err(BadValue),
         },
+        ja4: Ja4::parse(&software.ja4),
+        library: text(software.library, MAX_SOFTWARE_BYTES)?,
+        is_contradicted: software.contradicted,
+        lacks: Features::from_bits(software.lacks),
     })
 }
 

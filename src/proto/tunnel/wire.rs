@@ -141,6 +141,14 @@ pub(super) struct Software {
     pub(super) source: u32,
     #[prost(uint32, tag = "5")]
     pub(super) confidence: u32,
+    #[prost(string, tag = "6")]
+    pub(super) ja4: String,
+    #[prost(string, tag = "7")]
+    pub(super) library: String,
+    #[prost(bool, tag = "8")]
+    pub(super) contradicted: bool,
+    #[prost(uint32, tag = "9")]
+    pub(super) lacks: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -185,6 +193,8 @@ pub(super) struct Open {
     pub(super) resumable: bool,
     #[prost(uint32, tag = "13")]
     pub(super) attachment: u32,
+    #[prost(uint32, tag = "14")]
+    pub(super) waited_millis: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Message)]

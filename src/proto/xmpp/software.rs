@@ -2,18 +2,22 @@
 //!
 //! Three things are known, each better than the one before: the address of the software's home that the client's presence
 //! names (`<c node=…/>`), the name by which the client answers disco#info (asked once, when capabilities were seen and the
-//! version is not known yet), and its answer to the version request. The first result comes when the best is known or
+//! version is not known yet), and its answer to the version request. Where its list of capabilities has the hash that it announced,
+//! whose list that is is remembered: the next one with that hash is known without a question. The first result comes when the best is known or
 //! [`ANSWER_WITHIN`] is over; later answers that know better yield another. Dino, xmpp.js and Converse never answer the version
 //! request; Gajim answers only contacts on its roster, so begin when the client has had its roster.
 //!
 //! All of it is the client's word. Left out: what follows from it.
 
+mod caps;
 mod claims;
 
 use std::time::{Duration, Instant};
 
 use super::{ns, stanza::Element};
-use crate::fingerprint::ClientSoftware;
+use crate::fingerprint::{ClientSoftware, Confidence, Knowledge};
+
+use self::caps::Announced;
 
 /// How long routing waits for the answer.
 pub const ANSWER_WITHIN: Duration = Duration::from_millis(1500);
@@ -30,6 +34,8 @@ pub struct SoftwareQuery {
     is_overdue: bool,
     version: Question,
     disco: Question,
+    announced: Option<Announced>,
+    knowledge: Knowledge,
     /// The best that was learned.
     best: Evidence,
     /// How good the told result was.
@@ -39,7 +45,7 @@ pub struct SoftwareQuery {
 impl SoftwareQuery {
     /// Begins: the questions to send now (version iq; later a disco#info iq once caps are seen). `asker` is the queue's bare JID,
     /// `client` the client's full JID, `id` a random id.
-    pub fn new(asker: &str, client: &str, id: &str, now: Instant) -> (Self, Vec<Element>) {
+    pub fn new(asker: &str, client: &str, id: &str, knowledge: Knowledge, now: Instant) -> (Self, Vec<Element>) {
         let query = Self {
             asker: asker.to_owned(),
             client: client.to_owned(),
@@ -48,6 +54,8 @@ impl SoftwareQuery {
             is_overdue: false,
             version: Question::Asked,
             disco: Question::NotAsked,
+            announced: None,
+            knowledge,
             best: Evidence { rank: Rank::Nothing, software: ClientSoftware::unknown() },
             told: None,
         };
@@ -108,6 +116,12 @@ impl SoftwareQuery {
         if let Some(software) = claims::of_node(node) {
             self.learn(Rank::Node, software);
         }
+        self.announced = Announced::of(caps);
+        if let Some(software) = self.announced.as_ref().and_then(|announced| self.knowledge.caps(&announced.ver)) {
+            self.disco = Question::Answered;
+            self.learn(Rank::Identity, software);
+            return None;
+        }
         self.disco = Question::Asked;
         let mut query = Element::new("query", ns::DISCO_INFO);
         if let Some(node) = claims::disco_node(node, caps.attribute("ver").unwrap_or_default()) {
@@ -129,12 +143,23 @@ impl SoftwareQuery {
         }
         if self.disco == Question::Asked && id == self.disco_id() {
             self.disco = Question::Answered;
-            if let Some(software) = iq.child("query", ns::DISCO_INFO).filter(|_| is_result).and_then(claims::of_identity) {
-                self.learn(Rank::Identity, software);
+            if let Some(query) = iq.child("query", ns::DISCO_INFO).filter(|_| is_result) {
+                self.handle_capabilities(query);
             }
             return true;
         }
         false
+    }
+
+    /// Reads the list of what the client can; one without the announced hash is not remembered.
+    fn handle_capabilities(&mut self, query: &Element) {
+        let Some(mut software) = claims::of_identity(query) else { return };
+        match self.announced.take() {
+            Some(announced) if announced.is_of(query) => self.knowledge.learned.learn(&announced.ver, software.clone()),
+            Some(_) => software.confidence = Confidence::Inferred,
+            None => {}
+        }
+        self.learn(Rank::Identity, software);
     }
 
     /// Keeps what is better than what was known.

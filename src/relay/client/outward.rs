@@ -23,7 +23,8 @@ const BURST: usize = 16;
 const MANY_STANZAS: usize = 64;
 
 /// Unacknowledged stanzas at which a stream ends: a client that never answers must not cost memory for ever.
-const MAX_STANZAS: usize = 1024;
+/// A session's credit is 64 events; the rest are answers of ours.
+const MAX_STANZAS: usize = 256;
 
 /// How long a client may leave the question open before its events count as written.
 const SILENCE: Duration = Duration::from_secs(30);

@@ -440,7 +440,7 @@ impl Rig {
         let now = tokio::time::Instant::now().into_std();
         let queue = Contact { jid: QUEUE.to_owned(), name: "Billing".to_owned(), group: "Support".to_owned() };
         let settings = ClientSettings {
-            denied: denied().into(),
+            screening: Screening { denied: denied().into(), ..Screening::default() },
             session: SESSION,
             domain: DOMAIN.to_owned(),
             client: GUEST.to_owned(),

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use rusqlite::{Connection, Row};
 use uuid::Uuid;
 
-use crate::fingerprint::ClientSoftware;
+use crate::fingerprint::{ClientSoftware, Features, Ja4};
 use crate::link::RevokedLink;
 use crate::proto::tunnel::Fin;
 use crate::routing::agent::Wish;
@@ -97,6 +97,10 @@ fn record(row: &Row<'_>) -> Result<SessionRecord, StoreError> {
         system: row.get("software_system")?,
         source: source(&row.get::<_, String>("software_source")?)?,
         confidence: confidence(&row.get::<_, String>("software_confidence")?)?,
+        ja4: Ja4::parse(&row.get::<_, String>("software_ja4")?),
+        library: row.get("software_library")?,
+        is_contradicted: row.get("software_contradicted")?,
+        lacks: Features::from_bits(row.get("software_lacks")?),
     };
     Ok(SessionRecord {
         id: SessionId(Uuid::from_bytes(row.get("id")?)),

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use rusqlite::{Connection, Params, params};
 
-use crate::fingerprint::ClientSoftware;
+use crate::fingerprint::{ClientSoftware, Ja4};
 use crate::link::RevokedLink;
 use crate::proto::tunnel::{Fin, Proof};
 use crate::routing::agent::Wish;
@@ -107,8 +107,8 @@ fn begin(connection: &Connection, record: &SessionRecord) -> rusqlite::Result<Ap
     let software = &record.software;
     let sql = "INSERT INTO session (id, open_id, secret, domain, queue, code, customer, reason, link_issuer, link_kid, link_use,
          client_addr, resumable, software_name, software_version, software_system, software_source, software_confidence,
-         opened_at, enqueued_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?19)
+         software_ja4, software_library, software_contradicted, software_lacks, opened_at, enqueued_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?23)
          ON CONFLICT DO NOTHING";
     let values = params![
         id(&record.id),
@@ -129,6 +129,10 @@ fn begin(connection: &Connection, record: &SessionRecord) -> rusqlite::Result<Ap
         software.system,
         software.source.as_str(),
         software.confidence.as_str(),
+        software.ja4.as_ref().map_or("", Ja4::as_str),
+        software.library,
+        software.is_contradicted,
+        software.lacks.bits(),
         integer(record.opened_at),
     ];
     let applied = run(connection, sql, values)?;
@@ -206,9 +210,21 @@ fn own(connection: &Connection, session: SessionId, after: u64, count: u32) -> r
 
 fn set_software(connection: &Connection, session: SessionId, software: &ClientSoftware) -> rusqlite::Result<Applied> {
     let sql = "UPDATE session SET software_name = ?2, software_version = ?3, software_system = ?4, software_source = ?5,
-         software_confidence = ?6 WHERE id = ?1";
-    let (source, confidence) = (software.source.as_str(), software.confidence.as_str());
-    run(connection, sql, params![id(&session), software.name, software.version, software.system, source, confidence])
+         software_confidence = ?6, software_ja4 = ?7, software_library = ?8, software_contradicted = ?9, software_lacks = ?10
+         WHERE id = ?1";
+    let values = params![
+        id(&session),
+        software.name,
+        software.version,
+        software.system,
+        software.source.as_str(),
+        software.confidence.as_str(),
+        software.ja4.as_ref().map_or("", Ja4::as_str),
+        software.library,
+        software.is_contradicted,
+        software.lacks.bits(),
+    ];
+    run(connection, sql, values)
 }
 
 fn set_place(connection: &Connection, session: SessionId, place: &Place, enqueued_at: u64) -> rusqlite::Result<Applied> {

@@ -49,7 +49,7 @@ pub(super) fn presence(word: &str) -> Option<Availability> {
 
 /// The source for a word.
 pub(super) fn source(word: &str) -> Result<SoftwareSource, StoreError> {
-    let all = [SoftwareSource::None, SoftwareSource::Asked, SoftwareSource::Caps];
+    let all = [SoftwareSource::None, SoftwareSource::Asked, SoftwareSource::Caps, SoftwareSource::Ja4];
     all.into_iter().find(|source| source.as_str() == word).ok_or(StoreError::Damaged { what: "source of the software" })
 }
 

@@ -7,7 +7,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use crate::store::StoreError;
 
 /// The version of [`TABLES`], kept in `user_version`.
-pub(super) const VERSION: i64 = 5;
+pub(super) const VERSION: i64 = 6;
 
 /// Statements kept prepared: more than there are in this store.
 const STATEMENTS: usize = 64;
@@ -66,6 +66,10 @@ CREATE TABLE session (
     software_system TEXT NOT NULL,
     software_source TEXT NOT NULL,
     software_confidence TEXT NOT NULL,
+    software_ja4 TEXT NOT NULL,
+    software_library TEXT NOT NULL,
+    software_contradicted INTEGER NOT NULL,
+    software_lacks INTEGER NOT NULL,
     opened_at INTEGER NOT NULL,
     place TEXT NOT NULL DEFAULT 'queued',
     agent TEXT,

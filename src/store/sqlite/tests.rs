@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use crate::fingerprint::{ClientSoftware, Confidence, SoftwareSource};
+use crate::fingerprint::{ClientSoftware, Confidence, Features, Ja4, SoftwareSource};
 use crate::im::Availability;
 use crate::link::{NEVER_EXPIRES, RevokedLink};
 use crate::proto::tunnel::{Fin, Proof};
@@ -28,6 +28,10 @@ async fn a_session_comes_back_as_it_was() {
         name: "Gajim".into(),
         source: SoftwareSource::Caps,
         confidence: Confidence::Inferred,
+        ja4: Ja4::parse("t13d1516h2_8daaf6152771_e5627efa2ab1"),
+        library: "GnuTLS".into(),
+        is_contradicted: true,
+        lacks: Features::named(["corrections"]).unwrap(),
         ..ClientSoftware::unknown()
     };
     let snapshot = after(
@@ -329,7 +333,7 @@ async fn a_second_process_and_a_foreign_file_are_refused() {
     store.close().await.unwrap();
 
     Connection::open(path(&home)).unwrap().pragma_update(None, "user_version", 77).unwrap();
-    assert!(matches!(Store::open(&path(&home), |_: Vec<u64>| {}), Err(StoreError::Version { found: 77, known: 5 })));
+    assert!(matches!(Store::open(&path(&home), |_: Vec<u64>| {}), Err(StoreError::Version { found: 77, known: 6 })));
 }
 
 #[tokio::test]

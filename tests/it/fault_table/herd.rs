@@ -207,6 +207,7 @@ fn open(kind: OpenKind) -> Open {
         sni: None,
         software: ClientSoftware::unknown(),
         resumable: false,
+        waited: Duration::ZERO,
     }
 }
 

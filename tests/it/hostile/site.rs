@@ -18,7 +18,7 @@ use tempfile::TempDir;
 
 use super::PATIENCE;
 use crate::relay::customer::Customer;
-use crate::setup::{CUSTOMERS, await_status, lifted_limits, outgate, prepare, substitute};
+use crate::setup::{AGENTS, CUSTOMERS, await_status, lifted_limits, outgate, prepare, substitute};
 
 /// The relay's clock for everything up to bind.
 pub(super) const LOGIN_WITHIN: Duration = Duration::from_secs(2);
@@ -33,7 +33,7 @@ const MORE_QUEUES: &str = "\n[[domain.queue]]\nid = \"ghost\"\n\n[[domain.queue]
 #[derive(Debug)]
 pub(super) struct Site {
     relay: Process,
-    _connector: Process,
+    connector: Process,
     home: TempDir,
     pub(super) door: SocketAddr,
     pub(super) tunnel: SocketAddr,
@@ -60,6 +60,7 @@ impl Site {
             ("# tls_handshake = \"5s\"", format!("tls_handshake = \"{}s\"", handshake.as_secs())),
             ("queues = [\"hello\", \"support\"]", "queues = [\"hello\", \"support\", \"ghost\"]".to_owned()),
             ("\n# Who may sign links: the public half", MORE_QUEUES.to_owned()),
+            ("[audit]\n", format!("[audit]\nfile = {}\n", path("relay-audit.jsonl"))),
         ];
         let relay: Vec<_> = relay.into_iter().chain(lifted_limits()).collect();
         substitute("relay.toml", &home.path().join("dmz/relay.toml"), &relay);
@@ -72,6 +73,7 @@ impl Site {
             ("# server_name = \"relay.example.com\"", "server_name = \"relay.example.com\"".to_owned()),
             ("# path = \"/var/lib/outgate/connector.sqlite\"", format!("path = {}", path("connector.sqlite"))),
             ("# listen = \"127.0.0.1:5222\"", "listen = \"127.0.0.1:0\"".to_owned()),
+            ("[audit]\n", format!("[audit]\nfile = {}\n", path("connector-audit.jsonl"))),
             ("name = \"Support\"", "name = \"Support\"\nauto_accept = true".to_owned()),
         ];
         substitute("connector.toml", &home.path().join("lan/connector.toml"), &connector);
@@ -82,7 +84,7 @@ impl Site {
         let mut roots = rustls::RootCertStore::empty();
         let ca = std::fs::read_to_string(home.path().join("ca.pem")).unwrap();
         roots.add(CertificateDer::from_pem_slice(ca.as_bytes()).unwrap()).unwrap();
-        Self { relay, _connector: connector, home, door, tunnel, agents, roots: Arc::new(roots), key }
+        Self { relay, connector, home, door, tunnel, agents, roots: Arc::new(roots), key }
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
@@ -98,9 +100,18 @@ impl Site {
         self.relay.child.id()
     }
 
+    pub(super) fn connector_pid(&self) -> u32 {
+        self.connector.child.id()
+    }
+
     /// A TCP connection to the relay.
     pub(super) async fn customer(&self) -> Customer {
         Customer::connect(self.door, CUSTOMERS, Arc::clone(&self.roots)).await
+    }
+
+    /// A TCP connection to the agents' listener.
+    pub(super) async fn agent_socket(&self) -> Customer {
+        Customer::connect(self.agents, AGENTS, Arc::clone(&self.roots)).await
     }
 
     /// The claims of a link that is good for an hour.

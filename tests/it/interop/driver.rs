@@ -34,8 +34,8 @@ impl Kind {
             Self::Slixmpp => "Slixmpp 1.17.0",
             Self::Profanity => "Profanity 0.13.1",
             Self::Finch => "Finch 2.14.12",
-            // It answers no question about itself.
-            Self::XmppJs => "unknown",
+            // It answers no question about itself, but says hello as nobody else does.
+            Self::XmppJs => "Node.js",
         }
     }
 }

@@ -94,6 +94,9 @@ pub(crate) fn take_offer(agent: &mut Driver, login: &Login, customer: Kind) -> S
     let desk = format!("desk@{}", login.domain);
     let (_, offer) = agent.expect_message("an offer from the desk", |from, body| from == desk && body.contains("Reply: take "));
     assert!(offer.contains(software), "the offer lacks {software:?}: {offer}");
+    let degraded = matches!(customer, Kind::Profanity | Kind::Finch);
+    assert_eq!(offer.contains("(lacks "), degraded, "config/clients.toml has rows of these: {offer}");
+    assert!(!offer.contains("doubtful"), "{offer}");
     let code = offer.split("Reply: take ").nth(1).and_then(|rest| rest.split([' ', '\n']).next()).unwrap();
     agent.send(&desk, &format!("take {code}"));
     let (proxy, _) = agent.expect_message("the banner of the conversation", |from, _| from != desk);

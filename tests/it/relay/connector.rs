@@ -23,7 +23,7 @@ pub(super) enum Said {
 }
 
 /// The connector's side, its carrier in memory.
-pub(super) struct Connector {
+pub(crate) struct Connector {
     identity: Identity,
     inputs: mpsc::Sender<CarrierInput>,
     writable: Writable,
@@ -68,7 +68,7 @@ impl Connector {
         drop(self.verdict.send_replace(Err((code, text.to_owned()))));
     }
 
-    pub(super) async fn next_body(&mut self) -> String {
+    pub(crate) async fn next_body(&mut self) -> String {
         loop {
             if let Said::Body(body) = self.next().await {
                 return body;
@@ -76,7 +76,7 @@ impl Connector {
         }
     }
 
-    pub(super) async fn next_end(&mut self) -> CloseReason {
+    pub(crate) async fn next_end(&mut self) -> CloseReason {
         loop {
             if let Said::End(reason) = self.next().await {
                 return reason;

@@ -50,6 +50,11 @@ impl Customer {
     }
 
     pub(crate) async fn direct_tls(self) -> Self {
+        self.try_direct_tls().await.unwrap()
+    }
+
+    /// Where it comes to nothing, why.
+    pub(crate) async fn try_direct_tls(self) -> Result<Self, String> {
         let Self { stream, domain, roots, .. } = self;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = rustls::ClientConfig::builder_with_provider(provider)
@@ -58,8 +63,8 @@ impl Customer {
             .with_root_certificates(Arc::clone(&roots))
             .with_no_client_auth();
         let name = ServerName::try_from(domain).unwrap();
-        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
-        Self { stream: Box::pin(stream), heard: String::new(), domain, roots }
+        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|fault| fault.to_string())?;
+        Ok(Self { stream: Box::pin(stream), heard: String::new(), domain, roots })
     }
 
     pub(crate) async fn starttls(mut self) -> Self {

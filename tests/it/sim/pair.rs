@@ -182,5 +182,6 @@ pub(super) fn open(kind: OpenKind) -> Open {
         sni: None,
         software: ClientSoftware::unknown(),
         resumable: true,
+        waited: Duration::ZERO,
     }
 }

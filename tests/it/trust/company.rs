@@ -167,6 +167,11 @@ impl Company {
         customer.direct_tls().await
     }
 
+    /// A customer who has not begun with TLS.
+    pub(crate) async fn plain_customer(&self, relay: &Relay) -> Customer {
+        Customer::connect(relay.client_addresses()[0], DOMAIN, Arc::clone(&self.roots)).await
+    }
+
     pub(crate) fn claims(&self, queue: &str) -> Claims {
         Claims {
             iss: ISSUER.to_owned(),

@@ -177,6 +177,7 @@ impl FakeRelay {
             sni: None,
             software: ClientSoftware::unknown(),
             resumable: false,
+            waited: Duration::ZERO,
         };
         let session = SessionKey(self.sessions);
         self.end.handle_command(RelayCommand::Open { session, identity: self.identity.clone(), open: Box::new(open) }, now());

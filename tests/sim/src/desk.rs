@@ -1,6 +1,7 @@
 //! A model of the connector's desk over a model of its store: commits lag, a crash falls back to the last one.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::time::Instant;
 
 use crate::proto::tunnel::{ChannelId, ConnectorCommand, ConnectorEvent, Fin, OpenKind, Payload, Proof, RefusalCode, ResetCode};
 use crate::session::{CloseReason, SessionSecret};
@@ -93,8 +94,12 @@ pub(super) struct Desk {
     committed: u64,
     /// Sessions for which a relay has asked since the start: it showed how far it is.
     asked: BTreeSet<SessionSecret>,
+    /// When each client asked in person the last time, since the start.
+    came: BTreeMap<SessionSecret, Instant>,
     /// The disk as it was when it came back older: what was above it is gone.
     pub(super) floors: Vec<Store>,
+    /// Sessions that were attached once more since the disk was like that.
+    pub(super) unknown_attachments: BTreeSet<SessionSecret>,
     plant: Option<Plant>,
     /// What broke a promise.
     pub(super) violations: Vec<String>,
@@ -112,7 +117,9 @@ impl Desk {
         let Some(snapshots) = self.snapshots.as_mut().filter(|snapshots| !snapshots.is_empty()) else { return false };
         let older = pick % snapshots.len();
         snapshots.truncate(older + 1);
-        self.store = snapshots[older].clone();
+        let newer = std::mem::replace(&mut self.store, snapshots[older].clone());
+        let known = |secret| self.store.get(secret).map_or(0, |kept| kept.attachment);
+        self.unknown_attachments = newer.iter().filter(|(secret, kept)| kept.attachment > known(secret)).map(|(&secret, _)| secret).collect();
         self.floors.push(self.store.clone());
         self.crash();
         true
@@ -124,6 +131,7 @@ impl Desk {
         self.queue.clear();
         self.early.clear();
         self.asked.clear();
+        self.came.clear();
         self.by_channel.clear();
         self.channels.clear();
     }
@@ -188,13 +196,13 @@ impl Desk {
         self.push(secret, Op::Out(item, was_asked), effect.into_iter().collect());
     }
 
-    pub(super) fn handle(&mut self, relay: usize, event: ConnectorEvent) {
+    pub(super) fn handle(&mut self, relay: usize, event: ConnectorEvent, now: Instant) {
         match event {
             ConnectorEvent::Attached { resumed: false, .. } => {
                 self.by_channel.retain(|place, _| place.0 != relay);
                 self.channels.retain(|_, place| place.0 != relay);
             }
-            ConnectorEvent::Open { channel, open } => self.open((relay, channel), open.kind),
+            ConnectorEvent::Open { channel, open } => self.open((relay, channel), open.kind, now.checked_sub(open.waited)),
             ConnectorEvent::Data { channel, number, sm_in, payload } => {
                 let Some(&secret) = self.by_channel.get(&(relay, channel)) else { return };
                 self.expect_next(secret, number);
@@ -253,7 +261,7 @@ impl Desk {
         }
     }
 
-    fn open(&mut self, (relay, channel): Place, kind: OpenKind) {
+    fn open(&mut self, (relay, channel): Place, kind: OpenKind, came: Option<Instant>) {
         let (secret, new, client_h) = match kind {
             OpenKind::New { secret, .. } => (secret, true, None),
             OpenKind::Attach { secret, client_h, .. } => (secret, false, client_h),
@@ -262,36 +270,42 @@ impl Desk {
         if known.map_or(!new, Kept::is_closed) {
             let text = String::new();
             let code = RefusalCode::UnknownSession;
-            self.early.push((relay, ConnectorCommand::Refuse { channel, code, text, retry_after: None }));
-            return;
+            let refusal = ConnectorCommand::Refuse { channel, code, text, retry_after: None };
+            return self.push(secret, Op::Barrier, vec![(relay, refusal)]);
         }
         let nothing = Kept::default();
         let kept = known.unwrap_or(&nothing);
         if self.is_ahead(kept, &kind) {
             // The relay, or its client, has more than this store remembers having sent.
             let code = RefusalCode::StoreRegressed;
-            self.early.push((relay, ConnectorCommand::Refuse { channel, code, text: String::new(), retry_after: None }));
+            let mut told = vec![(relay, ConnectorCommand::Refuse { channel, code, text: String::new(), retry_after: None })];
             let live = self.channels.remove(&secret);
-            let ended = live.map(|(at, channel)| (at, ConnectorCommand::Reset { channel, code: ResetCode::StoreRegressed }));
+            told.extend(live.map(|(at, channel)| (at, ConnectorCommand::Reset { channel, code: ResetCode::StoreRegressed })));
             self.by_channel.retain(|_, other| *other != secret);
-            return self.push(secret, Op::Regressed, ended.into_iter().collect());
+            return self.push(secret, Op::Regressed, told);
         }
         let is_elsewhere = self.channels.get(&secret).is_some_and(|(at, _)| *at != relay);
         let told = match kind {
             OpenKind::New { .. } => 1,
             OpenKind::Attach { attachment, .. } => attachment,
         };
-        let is_stale = told > 0 && (told < kept.attachment || (told == kept.attachment && is_elsewhere));
+        let came = came.filter(|_| told == 0);
+        let is_late = came.is_some_and(|came| is_elsewhere && self.came.get(&secret).is_some_and(|later| came < *later));
+        let is_stale = is_late || (told > 0 && (told < kept.attachment || (told == kept.attachment && is_elsewhere)));
         if is_stale && self.plant != Some(Plant::StaleAttachmentTaken) {
-            return self.early.push((relay, ConnectorCommand::Reset { channel, code: ResetCode::Moved }));
+            return self.push(secret, Op::Barrier, vec![(relay, ConnectorCommand::Reset { channel, code: ResetCode::Moved })]);
         }
         let attachment = if told == 0 { kept.attachment + 1 } else { told.max(kept.attachment) };
+        if let Some(came) = came {
+            self.came.insert(secret, came);
+        }
         let is_new = known.is_none();
         // What the client says it has needs not be sent again.
         let has = client_h.map_or(0, u64::from);
+        let mut moved = None;
         if let Some(old) = self.channels.insert(secret, (relay, channel)) {
             self.by_channel.remove(&old);
-            self.early.push((old.0, ConnectorCommand::Reset { channel: old.1, code: ResetCode::Moved }));
+            moved = Some((old.0, ConnectorCommand::Reset { channel: old.1, code: ResetCode::Moved }));
         }
         self.by_channel.insert((relay, channel), secret);
         self.asked.insert(secret);
@@ -300,15 +314,15 @@ impl Desk {
         }
         let effects = self.accept((relay, channel), secret, attachment, &kind);
         let op = if has > 0 { Op::OutHandled(has) } else { Op::Barrier };
-        self.push(secret, if is_new { Op::Begin } else { op }, Vec::new());
+        self.push(secret, if is_new { Op::Begin } else { op }, moved.into_iter().collect());
         self.push(secret, Op::Attached(attachment), effects);
     }
 
     /// Whether the relay or its client knows an outward number that this store has not given, or not to them.
     fn is_ahead(&self, kept: &Kept, kind: &OpenKind) -> bool {
-        let OpenKind::Attach { out_next, client_h, .. } = *kind else { return false };
+        let OpenKind::Attach { out_next, client_h, attachment, .. } = *kind else { return false };
         let limit = if self.plant == Some(Plant::NumberGivenTwice) { kept.out.len() as u64 + 1 } else { kept.out_limit() };
-        out_next > limit || client_h.is_some_and(|h| u64::from(h) >= limit)
+        out_next > limit || attachment > kept.attachment || client_h.is_some_and(|h| u64::from(h) >= limit)
     }
 
     fn accept(&self, (relay, channel): Place, secret: SessionSecret, attachment: u32, kind: &OpenKind) -> Vec<Effect> {
@@ -360,6 +374,9 @@ fn fin() -> Fin {
 }
 
 fn apply(store: &mut Store, secret: SessionSecret, op: Op) {
+    if matches!(op, Op::Barrier) {
+        return;
+    }
     let kept = store.entry(secret).or_default();
     match op {
         Op::Begin | Op::Barrier => {}

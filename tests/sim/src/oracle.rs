@@ -16,7 +16,7 @@ impl World {
             let answered = matches!(customer.stage, Stage::Open | Stage::Returned);
             let harmed = floor.get(&customer.secret).map_or(answered, |kept| exceeds(customer, kept));
             // Who is gone is told nothing any more, and what was kept of him may be less.
-            customer.is_harmed |= harmed || over;
+            customer.is_harmed |= harmed || over || self.desk.unknown_attachments.contains(&customer.secret);
             // Stanzas that were no events are counted anew with what comes next: of them alone nothing is missed.
             customer.must_end |= answered && floor.get(&customer.secret).is_none_or(|kept| misses_events(customer, kept));
             if harmed && answered {

@@ -429,14 +429,14 @@ impl World {
             ConnectorEvent::Refused { ref code, retry_after } => {
                 self.out.governed += u64::from(code == "busy");
                 self.dial_at[relay] = self.dial_at[relay].max(self.now + retry_after);
-                self.desk.handle(relay, event);
+                self.desk.handle(relay, event, self.now);
             }
             ConnectorEvent::Attached { epoch, resumed } => {
                 if resumed && epoch <= self.epochs[relay] {
                     self.out.violations.push(format!("epoch {epoch} after {}", self.epochs[relay]));
                 }
                 self.epochs[relay] = epoch;
-                self.desk.handle(relay, event);
+                self.desk.handle(relay, event, self.now);
             }
             ConnectorEvent::Detached
             | ConnectorEvent::Open { .. }
@@ -446,7 +446,7 @@ impl World {
             | ConnectorEvent::OutHandled { .. }
             | ConnectorEvent::Fin { .. }
             | ConnectorEvent::Reset { .. }
-            | ConnectorEvent::Check { .. } => self.desk.handle(relay, event),
+            | ConnectorEvent::Check { .. } => self.desk.handle(relay, event, self.now),
         }
     }
 
@@ -528,5 +528,6 @@ pub(super) fn open(kind: OpenKind) -> Open {
         sni: None,
         software: ClientSoftware::unknown(),
         resumable: true,
+        waited: Duration::ZERO,
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::rig::{CHANNEL, RELAY, Rig, attach, commands, config, data, is_told, open, said, texts_to_agents, texts_to_customer};
 use crate::connector::desk::{Audit, Effect, Input, RelayIndex};
 use crate::proto::tunnel::{
-    Admission, Assertion, ChannelId, CheckId, ConnectorCommand, ConnectorEvent, OpenKind, Payload, RefusalCode, ResetCode,
+    Admission, Assertion, ChannelId, CheckId, ConnectorCommand, ConnectorEvent, Open, OpenKind, Payload, RefusalCode, ResetCode,
 };
 
 fn link(token: &str) -> Assertion {
@@ -140,9 +140,27 @@ fn a_relay_that_the_customer_has_left_asks_in_vain() {
         assert_eq!(granted(&ask(&mut rig, 1, 3, 2)), Some(2));
         rig.restart(config(), seed);
     }
-    // The store came back without that: two relays know the same attachment.
-    assert_eq!(granted(&ask(&mut rig, 1, 5, 4)), Some(4));
-    assert!(matches!(ask(&mut rig, 0, 7, 4)[..], [ConnectorCommand::Reset { code: ResetCode::Moved, .. }]));
+    // What the relay was told was kept before it was told: this store is older.
+    assert_eq!(refusal(&ask(&mut rig, 0, 7, 3)), Some(RefusalCode::StoreRegressed));
+    assert!(rig.desk.status().sessions.is_empty());
+}
+
+#[test]
+fn of_two_relays_that_a_client_asked_the_later_has_the_session_whichever_is_heard_first() {
+    let mut rig = Rig::new(config());
+    rig.open(1, "help");
+    rig.pass(Duration::from_secs(20));
+    let ask = |rig: &mut Rig, relay: u16, waited: u64| {
+        let open = Open { waited: Duration::from_secs(waited), ..attach(1, 1, 1) };
+        let event = ConnectorEvent::Open { channel: ChannelId(9), open: Box::new(open) };
+        commands(&rig.handle(Input::Tunnel { relay: RelayIndex(relay), event }))
+    };
+    let has_it = |told: &[ConnectorCommand]| told.iter().any(|c| matches!(c, ConnectorCommand::Accept { channel: ChannelId(9), .. }));
+    assert!(has_it(&ask(&mut rig, 1, 1)));
+    let told = ask(&mut rig, 2, 11);
+    assert!(matches!(told[..], [ConnectorCommand::Reset { channel: ChannelId(9), code: ResetCode::Moved }]), "{told:?}");
+    assert!(has_it(&ask(&mut rig, 1, 3)), "the same relay asks again");
+    assert!(has_it(&ask(&mut rig, 2, 0)));
 }
 
 #[test]

@@ -330,6 +330,7 @@ pub(super) fn open(n: u8, queue: &str, assertion: Assertion) -> Open {
         sni: None,
         software: profanity(),
         resumable: true,
+        waited: Duration::ZERO,
     }
 }
 
@@ -345,6 +346,7 @@ pub(super) fn profanity() -> ClientSoftware {
         system: String::new(),
         source: SoftwareSource::Asked,
         confidence: Confidence::Stated,
+        ..ClientSoftware::unknown()
     }
 }
 

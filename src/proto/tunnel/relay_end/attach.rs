@@ -203,7 +203,7 @@ impl RelayEnd {
         let first = session.line.out.first();
         let rewound = session.line.out.reattach(first, first - 1);
         debug_assert!(rewound.is_ok(), "a log may always be sent from its first item");
-        let open = super::session_commands::open_frame(session, channel);
+        let open = super::session_commands::open_frame(session, channel, now);
         if let Some(tunnel) = self.peers[session.peer].tunnel.as_mut() {
             session.line.inn.reattach(&mut tunnel.pool);
             tunnel.trunk.first.push_back(open);

@@ -28,6 +28,8 @@ pub(super) struct Session {
     pub(super) was_asked: bool,
     /// When the last OPEN went out, and since when a session that stood has no answer.
     pub(super) asked_at: Option<Instant>,
+    /// When its owner asked for it.
+    came_at: Instant,
     pub(super) unanswered_since: Option<Instant>,
     /// The attachment that OPEN_OK told; 0 before.
     pub(super) attachment: u32,
@@ -50,7 +52,7 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(peer: usize, open: Box<Open>, memory: &ReplayMemory) -> Self {
+    pub(super) fn new(peer: usize, open: Box<Open>, memory: &ReplayMemory, now: Instant) -> Self {
         let (in_next, out_next) = match open.kind {
             OpenKind::New { .. } => (1, 1),
             OpenKind::Attach { in_next, out_next, .. } => (in_next.max(1), out_next.max(1)),
@@ -65,6 +67,7 @@ impl Session {
             is_answered: false,
             was_asked: false,
             asked_at: None,
+            came_at: now,
             unanswered_since: None,
             attachment: 0,
             line,
@@ -105,9 +108,10 @@ impl Session {
         unknown && !self.was_answered
     }
 
-    /// The OPEN to send now.
-    pub(super) fn open_frame(&self) -> Open {
+    /// The OPEN to send at `now`.
+    pub(super) fn open_frame(&self, now: Instant) -> Open {
         let mut open = (*self.open).clone();
+        open.waited = now.saturating_duration_since(self.came_at);
         if self.was_answered {
             let (in_next, out_next) = (self.line.out.first(), self.line.inn.next());
             open.kind = OpenKind::Attach { secret: self.secret(), in_next, out_next, client_h: None, attachment: self.attachment };

@@ -25,8 +25,8 @@ const MAX_PENDING_OPENS: usize = 1024;
 const MAX_CHECKS: usize = 256;
 
 /// The OPEN of a session, encoded.
-pub(super) fn open_frame(session: &Session, channel: u32) -> Bytes {
-    wire::encoded(kind::OPEN, 0, channel, &open_to_wire(&session.open_frame()))
+pub(super) fn open_frame(session: &Session, channel: u32, now: Instant) -> Bytes {
+    wire::encoded(kind::OPEN, 0, channel, &open_to_wire(&session.open_frame(now)))
 }
 
 impl RelayEnd {
@@ -54,7 +54,7 @@ impl RelayEnd {
             self.events.push_back(RelayEvent::OpenRefused { session: key, code: RefusalCode::Busy, text });
             return;
         }
-        self.sessions.insert(key, Session::new(peer, open, &self.settings.replay_memory));
+        self.sessions.insert(key, Session::new(peer, open, &self.settings.replay_memory, now));
         self.peers[peer].pending_opens += 1;
         self.opens.push_back((now + self.settings.open_timeout, key));
         if is_new {
@@ -103,7 +103,7 @@ impl RelayEnd {
         }
         session.channel = Some(channel);
         session.line.inn.reattach(&mut tunnel.pool);
-        tunnel.trunk.first.push_back(open_frame(session, channel));
+        tunnel.trunk.first.push_back(open_frame(session, channel, now));
         if session.line.has_turn() {
             tunnel.trunk.scheduler.activate(channel);
         }

@@ -28,6 +28,7 @@ pub(super) fn of_version(query: &Element) -> Option<ClientSoftware> {
         system: field("os"),
         source: SoftwareSource::Asked,
         confidence: Confidence::Stated,
+        ..ClientSoftware::unknown()
     })
 }
 
@@ -44,7 +45,7 @@ pub(super) fn of_identity(query: &Element) -> Option<ClientSoftware> {
         Some((name, version)) => (name.to_owned(), version.to_owned(), Confidence::Inferred),
         None => (stated, String::new(), Confidence::Stated),
     };
-    Some(ClientSoftware { name, version, system: String::new(), source: SoftwareSource::Caps, confidence })
+    Some(ClientSoftware { name, version, source: SoftwareSource::Caps, confidence, ..ClientSoftware::unknown() })
 }
 
 /// The software whose home is `node`, where it is well known.
@@ -55,10 +56,9 @@ pub(super) fn of_node(node: &str) -> Option<ClientSoftware> {
     let (_, name) = HOMES.iter().find(|(home, _)| host.eq_ignore_ascii_case(home))?;
     Some(ClientSoftware {
         name: (*name).to_owned(),
-        version: String::new(),
-        system: String::new(),
         source: SoftwareSource::Caps,
         confidence: Confidence::Inferred,
+        ..ClientSoftware::unknown()
     })
 }
 

@@ -12,7 +12,11 @@ const CLIENT: &str = "guest-7@relay.example/profanity.a1B2";
 
 /// A query that began at `now`, and its first question.
 fn begun(now: Instant) -> (SoftwareQuery, Element) {
-    let (query, mut ask) = SoftwareQuery::new("help@relay.example", CLIENT, "q", now);
+    begun_with(Knowledge::default(), now)
+}
+
+fn begun_with(knowledge: Knowledge, now: Instant) -> (SoftwareQuery, Element) {
+    let (query, mut ask) = SoftwareQuery::new("help@relay.example", CLIENT, "q", knowledge, now);
     assert_eq!(ask.len(), 1);
     (query, ask.remove(0))
 }
@@ -30,7 +34,7 @@ fn hear(query: &mut SoftwareQuery, xml: &str) -> (bool, Vec<Element>) {
 }
 
 fn software(name: &str, version: &str, system: &str, source: SoftwareSource, confidence: Confidence) -> ClientSoftware {
-    ClientSoftware { name: name.into(), version: version.into(), system: system.into(), source, confidence }
+    ClientSoftware { name: name.into(), version: version.into(), system: system.into(), source, confidence, ..ClientSoftware::unknown() }
 }
 
 const PROFANITY_VERSION: &str = "<iq id='q-version' type='result' to='help@relay.example'><query xmlns='jabber:iq:version'>\
@@ -82,7 +86,8 @@ fn dino_refuses_the_version_and_is_known_by_its_identity() {
          <feature var='urn:xmpp:ping'/></query></iq>"
     );
     assert_eq!(hear(&mut query, &disco), (true, vec![]));
-    assert_eq!(query.poll_result(), Some(software("Dino", "", "", SoftwareSource::Caps, Confidence::Stated)));
+    // Stated, but not with the list whose hash it announced.
+    assert_eq!(query.poll_result(), Some(software("Dino", "", "", SoftwareSource::Caps, Confidence::Inferred)));
 }
 
 #[test]
@@ -206,4 +211,41 @@ proptest! {
         prop_assert!(ask.len() <= 1);
         prop_assert!((1..=4).contains(&results));
     }
+}
+
+const EXODUS_PRESENCE: &str =
+    "<presence><c xmlns='http://jabber.org/protocol/caps' hash='sha-1' node='urn:exodus' ver='QgayPKawpkPSDYmwT/WM94uAlu0='/></presence>";
+
+/// A list of capabilities, whose hash the presence above has where `more` is nothing (XEP-0115 §5.2).
+fn exodus(more: &str) -> String {
+    format!(
+        "<iq id='q-disco' type='result'><query xmlns='http://jabber.org/protocol/disco#info'>\
+         <identity category='client' name='Exodus 0.9.1' type='pc'/><feature var='http://jabber.org/protocol/caps'/>\
+         <feature var='http://jabber.org/protocol/disco#info'/><feature var='http://jabber.org/protocol/disco#items'/>\
+         <feature var='http://jabber.org/protocol/muc'/>{more}</query></iq>"
+    )
+}
+
+#[test]
+fn whose_capabilities_have_a_hash_is_asked_once_and_known_from_then_on() {
+    let knowledge = Knowledge::default();
+    let (mut first, _) = begun_with(knowledge.clone(), now());
+    assert_eq!(hear(&mut first, EXODUS_PRESENCE).1.len(), 1);
+    hear(&mut first, &exodus(""));
+    let (mut second, _) = begun_with(knowledge, now());
+    assert_eq!(hear(&mut second, EXODUS_PRESENCE).1, [], "no question");
+    hear(&mut second, REFUSED);
+    assert_eq!(second.poll_result().unwrap().to_string(), "Exodus 0.9.1");
+}
+
+#[test]
+fn a_list_without_the_announced_hash_is_its_senders_word_and_never_remembered() {
+    let knowledge = Knowledge::default();
+    let (mut liar, _) = begun_with(knowledge.clone(), now());
+    hear(&mut liar, EXODUS_PRESENCE);
+    hear(&mut liar, &exodus("<feature var='more'/>"));
+    hear(&mut liar, REFUSED);
+    assert_eq!(liar.poll_result().unwrap().confidence, Confidence::Inferred);
+    let (mut next, _) = begun_with(knowledge, now());
+    assert_eq!(hear(&mut next, EXODUS_PRESENCE).1.len(), 1, "it is asked");
 }
