@@ -207,7 +207,7 @@ fn check_passes_the_shipped_files_and_names_every_fault_of_a_wrong_one() {
     let json = place.outgate(&["check", "--json", "relay.toml"]);
     let json_text: Value = serde_json::from_str(&json.stdout).unwrap();
     assert_eq!((json.code, json_text["faults"].as_array().unwrap().len()), (1, 3));
-    assert_eq!(json_text["faults"][0]["line"], 9);
+    assert_eq!(json_text["faults"][0]["line"], 13);
 
     assert_eq!(place.outgate(&["check", "none.toml"]).code, 1);
 }
