@@ -6,6 +6,7 @@
 //! ```
 //! [`confinement`] gives up what a role does not need once its sockets stand.
 
+pub mod accept_rate;
 pub mod allow_files;
 pub mod carrier;
 pub mod certificates;

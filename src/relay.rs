@@ -12,6 +12,7 @@ pub mod codes;
 mod connection;
 pub mod counters;
 pub mod door;
+pub mod gate;
 mod listener;
 pub mod policies;
 mod refusal_log;
@@ -31,6 +32,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::admin::socket;
+use crate::net::accept_rate::Ticks;
 use crate::net::allow_files;
 use crate::net::carrier::Carriers;
 use crate::net::certificates::reload as certificate_files;
@@ -47,7 +49,8 @@ use self::attach::TunnelOwner;
 use self::codes::Codes;
 use self::connection::{Shared, Until};
 use self::counters::Counters;
-use self::door::Door;
+use self::door::{Door, Proofs};
+use self::gate::Gate;
 use self::policies::Policies;
 use self::refusal_log::RefusalLog;
 use self::reload::{Reload, Reloaded};
@@ -80,7 +83,9 @@ impl Relay {
         let audit = settings.audit;
         let policies = Arc::new(Policies::new(&settings.domains, settings.leeway));
         let codes = Codes::new(settings.labels);
-        let door = Door::new(settings.domains, codes, settings.verify_link, Arc::clone(&policies), settings.limits.check_within);
+        let gate = Arc::new(Gate::new(&settings.limits, settings.strangers, Ticks::start()));
+        let proofs = Proofs { codes, verify_link: settings.verify_link, policies: Arc::clone(&policies) };
+        let door = Door::new(settings.domains, proofs, Arc::clone(&gate), settings.limits.check_within);
         let (owner, tunnels) =
             TunnelOwner::new(settings.tunnel, policies, settings.carriers, settings.writable, Arc::clone(&counters), audit.clone());
         let negotiation = NegotiationSettings {
@@ -102,6 +107,7 @@ impl Relay {
             counters: Arc::clone(&counters),
             limits: settings.limits,
             log: RefusalLog::new(audit.clone()),
+            gate: Arc::clone(&gate),
             access: settings.access.client.watched(),
             software: Arc::clone(&settings.software),
             resumables: Arc::default(),
@@ -118,8 +124,10 @@ impl Relay {
             listeners.spawn(listener::listen(listener, Arc::clone(&shared), tunnels.clone(), until));
         }
         let (board, certificates) = watch::channel(Vec::new());
+        tasks.spawn(Arc::clone(&gate).keep_clean(stopped.clone()));
         let confinement = settings.confinement;
-        let status = StatusSource { tunnels, counters, started: Instant::now(), certificates, reload, confinement, audit: audit.clone() };
+        let started = Instant::now();
+        let status = StatusSource { tunnels, counters, gate, started, certificates, reload, confinement, audit: audit.clone() };
         if let Some(listener) = settings.admin {
             tasks.spawn(socket::serve(listener, status.clone(), stopped.clone()));
         }

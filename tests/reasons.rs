@@ -29,7 +29,7 @@ const PLACES: [&str; 12] = [
 const BEFORE: [&str; 5] = ["count(", "Err(", "reason: ", "reason = ", "full("];
 
 /// Conditions of stanza errors and stream errors, names of sockets and elements, the standing of an agent and of a link.
-const NO_REASONS: [&str; 18] = [
+const NO_REASONS: [&str; 19] = [
     "bad-request",
     "client-quic",
     "connection-timeout",
@@ -38,6 +38,7 @@ const NO_REASONS: [&str; 18] = [
     "not-acceptable",
     "not-allowed",
     "origin-id",
+    "remote-connection-failed",
     "resource-constraint",
     "service-unavailable",
     "stanza-id",

@@ -46,6 +46,9 @@ pub struct Args {
     /// Give agents their sessions without asking them.
     #[arg(long)]
     pub auto_accept: bool,
+    /// Hold customers to the limits of a relay as shipped, those from this host too.
+    #[arg(long)]
+    pub limits: bool,
     /// Where customers connect; agents get a port of their own beside it. Port 0 is chosen freely.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
     pub listen: SocketAddr,

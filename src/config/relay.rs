@@ -17,9 +17,11 @@ use crate::proto::tunnel::{MAX_ALTERNATE_BYTES, MAX_ALTERNATES};
 pub mod access;
 pub mod clients;
 pub(super) mod grants;
+pub mod limits;
 
 use access::Access;
 use clients::Clients;
+use limits::Limits;
 
 /// The relay's configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +50,7 @@ pub struct RelayConfig {
     pub issuers: Vec<Issuer>,
     /// How links are judged.
     pub link: Link,
-    /// Bounds on what strangers may take.
+    /// Bounds on what strangers and customers may take.
     pub limits: Limits,
     /// Log.
     pub log: Log,
@@ -112,34 +114,6 @@ pub struct Link {
 impl Default for Link {
     fn default() -> Self {
         Self { leeway: Duration::from_secs(30) }
-    }
-}
-
-/// Bounds on what strangers may take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Client connections in all.
-    pub connections: u32,
-    /// Client connections that have not logged in.
-    pub pre_auth_connections: u32,
-    /// Time for the TLS handshake.
-    pub tls_handshake: Duration,
-    /// Time from the first byte to the end of login and bind.
-    pub negotiation: Duration,
-    /// Silence after which a client is pinged, and after as much again closed.
-    pub idle: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connections: 10_000,
-            pre_auth_connections: 2_000,
-            tls_handshake: Duration::from_secs(5),
-            negotiation: Duration::from_secs(15),
-            // Mobile carriers forget a silent TCP flow after 15 to 30 minutes.
-            idle: Duration::from_secs(600),
-        }
     }
 }
 
@@ -310,22 +284,6 @@ impl Link {
             table.fault("leeway", "`link.leeway` is over 5 minutes".into(), "set the clocks right and write \"30s\"");
         }
         link
-    }
-}
-
-impl Limits {
-    fn read(root: &Table<'_>) -> Self {
-        let default = Self::default();
-        let Some(table) = root.table("limits") else { return default };
-        let limits = Self {
-            connections: table.or("connections", default.connections, "10000"),
-            pre_auth_connections: table.or("pre_auth_connections", default.pre_auth_connections, "2000"),
-            tls_handshake: table.or("tls_handshake", default.tls_handshake, "\"5s\""),
-            negotiation: table.or("negotiation", default.negotiation, "\"15s\""),
-            idle: table.or("idle", default.idle, "\"10m\""),
-        };
-        table.finish();
-        limits
     }
 }
 

@@ -27,8 +27,19 @@ const LAST_WORD_WITHIN: Duration = Duration::from_secs(1);
 /// Largest resource a client may choose, in bytes.
 const MAX_RESOURCE: usize = 128;
 
+/// Where a TLS handshake is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handshake {
+    /// Its first byte is there.
+    Begins,
+    /// It stands.
+    Over,
+}
+
 /// Decides who comes in, and under which name.
 pub trait Judge: Send {
+    /// Hears of the TLS handshake; of one that fails, no end.
+    fn handshake(&mut self, _handshake: Handshake) {}
     /// Judges a TLS hello before anything is computed for it; the reason's code against it.
     ///
     /// # Errors
@@ -206,9 +217,11 @@ impl Arrival<'_> {
     }
 
     async fn start_tls(&mut self, judge: &mut impl Judge) -> Result<(), &'static str> {
+        judge.handshake(Handshake::Begins);
         let screen = |fingerprint: &Fingerprint| judge.hello(fingerprint);
         match self.stream.start_tls(&self.terms.tls, self.terms.tls_within, screen).await {
             Ok(greeting) => {
+                judge.handshake(Handshake::Over);
                 self.greeting = Some(greeting);
                 Ok(())
             }

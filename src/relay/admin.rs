@@ -15,6 +15,7 @@ use crate::telemetry::audit::{Audit, AuditCounts, By};
 
 use super::attach::{TunnelState, Tunnels};
 use super::counters::{Counters, Snapshot};
+use super::gate::{Gate, GateStatus};
 use super::policies::PushedCounts;
 use super::reload::Reload;
 use crate::net::carrier::Transport;
@@ -35,6 +36,8 @@ pub struct RelayStatus {
     /// Connections, sessions and reasons.
     #[serde(flatten)]
     pub counts: Snapshot,
+    /// Limits by where strangers come from.
+    pub gate: GateStatus,
     /// One entry a tunnel.
     pub tunnels: Vec<TunnelStatus>,
     /// One entry a certificate.
@@ -79,6 +82,7 @@ pub struct TunnelStatus {
 pub(super) struct StatusSource {
     pub(super) tunnels: Tunnels,
     pub(super) counters: Arc<Counters>,
+    pub(super) gate: Arc<Gate>,
     pub(super) started: Instant,
     pub(super) certificates: Board,
     pub(super) reload: Arc<Reload>,
@@ -112,6 +116,7 @@ impl StatusSource {
             confinement: self.confinement,
             audit: self.audit.counts(),
             counts: self.counters.snapshot(),
+            gate: self.gate.status(),
             tunnels: tunnels.collect(),
             certificates: self.certificates.borrow().clone(),
             allow_lists: self.reload.sizes(),

@@ -49,6 +49,9 @@ const INTERRUPTED_AFTER: Duration = Duration::from_secs(10);
 /// How long a stream waits for the client's own `</stream:stream>` (RFC 6120 §4.4).
 const FAREWELL: Duration = Duration::from_secs(2);
 
+/// The reason's code of a client that has sent too much for too long.
+pub const FLOOD: &str = "session-rate";
+
 const INTERRUPTED: &str = "The connection to the company is interrupted; your messages are kept.";
 const RESTORED: &str = "The connection to the company is back.";
 
@@ -310,6 +313,11 @@ impl Client {
     /// The client's address is not allowed any more.
     pub fn handle_denied(&mut self) {
         self.end_with_error("policy-violation", "Your network is not admitted here any more.", "address-denied");
+    }
+
+    /// The client has pressed against its allowance for too long.
+    pub fn handle_flood(&mut self) {
+        self.end_with_error("policy-violation", "You send more than is admitted here.", FLOOD);
     }
 
     /// The tunnel has no room for this session: nothing it says arrives any more.

@@ -12,9 +12,10 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::fingerprint::Fingerprint;
+use crate::net::accept_rate::Presented;
 use crate::net::allow_files::Watched;
 use crate::net::entropy;
-use crate::net::negotiate::{Arrived, Judge, Resumption, Terms, negotiate, resource_of};
+use crate::net::negotiate::{Arrived, Handshake, Judge, Resumption, Terms, negotiate, resource_of};
 use crate::net::proxy_protocol::{self, Origin};
 use crate::net::shutdown::Stop;
 use crate::net::stream::{Greeting, Stream};
@@ -25,17 +26,18 @@ use crate::session::{OpenId, SessionSecret};
 use crate::telemetry::audit::{Event, LinkMark, link_hash};
 
 use super::attach::Tunnels;
-use super::client::Client;
 use super::client::software::Screening;
+use super::client::{Client, FLOOD};
 use super::counters::{Counters, Place};
-use super::door::{Admitted, Door};
+use super::door::{Admitted, Door, Refusal, temporary};
+use super::gate::{Gate, Permit};
 use super::listener::DENIED;
 use super::refusal_log::RefusalLog;
 use super::resumable::{Resumables, Seat, StreamId, label_of};
 use super::settings::Limits;
 use super::software_policy::SoftwarePolicy;
 
-use self::live::{Back, Live};
+use self::live::{Allowed, Back, Live};
 use self::resume::{Returning, jid_of, settings_of};
 
 /// What all connections of one relay share.
@@ -46,9 +48,23 @@ pub(super) struct Shared {
     pub(super) counters: Arc<Counters>,
     pub(super) limits: Limits,
     pub(super) log: RefusalLog,
+    pub(super) gate: Arc<Gate>,
     pub(super) access: Watched,
     pub(super) software: Arc<SoftwarePolicy>,
     pub(super) resumables: Arc<Resumables>,
+}
+
+impl Shared {
+    /// Somebody is turned away: counted, and told in the log as far as its rate allows. All refusals of customers come through here.
+    pub(super) fn refuse(&self, stage: &'static str, reason: &'static str, peer: SocketAddr) {
+        self.refuse_with_link(stage, reason, peer, None);
+    }
+
+    /// The same, with the hash of the link that was shown.
+    fn refuse_with_link(&self, stage: &'static str, reason: &'static str, peer: SocketAddr, link: Option<String>) {
+        self.counters.count(reason);
+        self.log.write_with_link(stage, reason, peer, link);
+    }
 }
 
 /// How long a relay goes on.
@@ -65,20 +81,17 @@ pub(super) struct Until {
 pub(super) struct Places {
     pub(super) connection: Place,
     pub(super) before_login: Place,
+    pub(super) permit: Permit,
 }
 
 /// Serves one connection to its end.
 pub(super) async fn serve(shared: Arc<Shared>, tunnels: Tunnels, socket: TcpStream, peer: SocketAddr, places: Places, until: Until) {
     let Until { closed, stopped } = until;
-    let Places { connection, before_login } = places;
+    let Places { connection, before_login, permit } = places;
     let mut ends = Ends { peer, local: None };
-    let entrance = match Box::pin(arrive(&shared, &tunnels, socket, &mut ends, connection, closed)).await {
+    let entrance = match Box::pin(arrive(&shared, &tunnels, socket, &mut ends, (connection, permit), closed)).await {
         Ok(entrance) => entrance,
-        Err(reason) => {
-            shared.counters.count(reason);
-            shared.log.write("connection", reason, ends.peer);
-            return;
-        }
+        Err(reason) => return shared.refuse("connection", reason, ends.peer),
     };
     drop(before_login);
     let mut live = match entrance {
@@ -89,7 +102,11 @@ pub(super) async fn serve(shared: Arc<Shared>, tunnels: Tunnels, socket: TcpStre
     let session = shared.counters.session();
     let reason = live.run(&shared, stopped).await;
     live.close().await;
-    shared.counters.count(reason);
+    if reason == FLOOD {
+        shared.refuse("session", reason, live.peer);
+    } else {
+        shared.counters.count(reason);
+    }
     tracing::info!(reason, "session ends");
     let audit = shared.log.audit();
     audit.record(Event::Left { address: audit.place(live.peer.ip()), queue: live.queue, reason });
@@ -112,48 +129,75 @@ struct Ends {
     local: Option<SocketAddr>,
 }
 
-/// Everything before the session.
+/// Everything before the session, unless somebody else needs the place more.
 async fn arrive(
     shared: &Arc<Shared>,
     tunnels: &Tunnels,
     mut socket: TcpStream,
     ends: &mut Ends,
-    connection: Place,
+    (connection, mut permit): (Place, Permit),
     stop: Stop,
 ) -> Result<Entrance, &'static str> {
     if shared.access.is_proxy(ends.peer.ip()) {
-        look_behind(shared, &mut socket, ends).await?;
+        let call = permit.call();
+        tokio::select! {
+            looked = look_behind(shared, &mut socket, ends) => looked?,
+            reason = call.sent_away() => return Err(reason),
+        }
+        permit.identify(ends.peer.ip())?;
     }
+    let call = permit.call();
+    tokio::select! {
+        arrived = log_in(shared, tunnels, socket, ends, (connection, permit), stop) => arrived,
+        reason = call.sent_away() => Err(reason),
+    }
+}
+
+async fn log_in(
+    shared: &Arc<Shared>,
+    tunnels: &Tunnels,
+    socket: TcpStream,
+    ends: &Ends,
+    (connection, permit): (Place, Permit),
+    stop: Stop,
+) -> Result<Entrance, &'static str> {
     let (peer, local) = (ends.peer, ends.local.map_or_else(|| socket.local_addr(), Ok).map_err(|_| "transport")?);
-    let mut judge = CustomerJudge::new(shared, tunnels, (peer, local));
+    let mut judge = CustomerJudge::new(shared, tunnels, (peer, local), permit);
     let arrived = negotiate(Stream::Plain(socket), &shared.terms, &mut judge, stop).await;
     // The list may have changed meanwhile; where it changes later the stream is told.
     let arrived = arrived.and_then(|arrived| if shared.access.allows(peer.ip()) { Ok(arrived) } else { Err(DENIED) });
     let Arrived { stream, reader, greeting } = match arrived {
         Ok(arrived) => arrived,
         Err(reason) => {
-            shared.log.write("connection", reason, peer);
-            return judge.left_behind().await.map(Entrance::Session).ok_or(reason);
+            let live = judge.left_behind().await.ok_or(reason)?;
+            shared.refuse("connection", reason, peer);
+            return Ok(Entrance::Session(live));
         }
     };
-    let seat = Box::new(Seat { stream, reader, peer, _connection: connection });
-    if let Some(session) = judge.seat.take() {
+    let (asked, returned) = (judge.seat.take(), judge.returned.take());
+    let (permit, begins) = judge.out();
+    let seat = Box::new(Seat { stream, reader, peer, _connection: connection, _permit: permit });
+    if let Some(session) = asked {
         // Where the session has ended meanwhile, its client sees its connection closed, and asks again.
         return session.send(seat).map(|()| Entrance::Back).map_err(|_| "resume-lost");
     }
-    if let Some(mut live) = judge.returned.take() {
+    if let Some(mut live) = returned {
         tracing::info!("session goes on here");
         live.seat = Some(seat);
         return Ok(Entrance::Session(live));
     }
-    begin(judge, seat, greeting).await.map(Entrance::Session)
+    begin(shared, tunnels, begins.ok_or("fault")?, (seat, local), greeting).await.map(Entrance::Session)
 }
 
 /// A new session, or one that a customer continues with his link.
-async fn begin(judge: CustomerJudge<'_>, seat: Box<Seat>, greeting: Option<Greeting>) -> Result<Box<Live>, &'static str> {
-    let CustomerJudge { shared, tunnels, local, admitted, is_anonymous, id, .. } = judge;
-    // The negotiation never claims success without a login and a name.
-    let (Some(admitted), Some(id)) = (admitted, id) else { return Err("fault") };
+async fn begin(
+    shared: &Shared,
+    tunnels: &Tunnels,
+    begins: Begins,
+    (seat, local): (Box<Seat>, SocketAddr),
+    greeting: Option<Greeting>,
+) -> Result<Box<Live>, &'static str> {
+    let Begins { admitted, is_anonymous, id } = begins;
     let hello = greeting.as_ref().map(|greeting| greeting.fingerprint);
     let screening = Screening { knowledge: shared.software.knowledge(), denied: Arc::clone(&admitted.denied), hello };
     let (ja4, peer, queue) = (hello.map(|hello| hello.ja4.to_string()), seat.peer, admitted.contact.jid.clone());
@@ -177,7 +221,8 @@ async fn begin(judge: CustomerJudge<'_>, seat: Box<Seat>, greeting: Option<Greet
     let client = Client::new(settings, now());
     let (tunnels, digest) = (tunnels.clone(), id.digest());
     let (back, sent, began) = (Back::default(), 0, None);
-    Ok(Box::new(Live { seat: Some(seat), client, tunnels, events, identity, queue, peer, sent, began, digest, back }))
+    let allowed = Allowed::new(shared.limits.session);
+    Ok(Box::new(Live { seat: Some(seat), client, tunnels, events, identity, queue, peer, allowed, sent, began, digest, back }))
 }
 
 /// A new session; or the one that lives, of which only the connector knows the numbers.
@@ -209,6 +254,7 @@ struct CustomerJudge<'a> {
     tunnels: &'a Tunnels,
     peer: SocketAddr,
     local: SocketAddr,
+    permit: Permit,
     admitted: Option<Admitted>,
     is_anonymous: bool,
     /// The id of a stream that begins.
@@ -221,10 +267,23 @@ struct CustomerJudge<'a> {
 }
 
 impl<'a> CustomerJudge<'a> {
-    fn new(shared: &'a Shared, tunnels: &'a Tunnels, (peer, local): (SocketAddr, SocketAddr)) -> Self {
+    fn new(shared: &'a Shared, tunnels: &'a Tunnels, (peer, local): (SocketAddr, SocketAddr), permit: Permit) -> Self {
         let (admitted, id, seat, returning, returned) = (None, None, None, None, None);
-        Self { shared, tunnels, peer, local, admitted, is_anonymous: false, id, seat, returning, returned }
+        Self { shared, tunnels, peer, local, permit, admitted, is_anonymous: false, id, seat, returning, returned }
     }
+
+    /// The permit, and what a session begins with. The negotiation never claims success without a login and a name.
+    fn out(self) -> (Permit, Option<Begins>) {
+        let Self { permit, admitted, is_anonymous, id, .. } = self;
+        (permit, admitted.zip(id).map(|(admitted, id)| Begins { admitted, is_anonymous, id }))
+    }
+}
+
+/// What a session begins with.
+struct Begins {
+    admitted: Admitted,
+    is_anonymous: bool,
+    id: StreamId,
 }
 
 /// The shortest link is a code of so many characters. A password that is typed by mistake is shorter, and leaves no trace.
@@ -248,6 +307,10 @@ fn mark_of(admission: &Admission, issuer: &str) -> Option<LinkMark> {
 }
 
 impl Judge for CustomerJudge<'_> {
+    fn handshake(&mut self, handshake: Handshake) {
+        self.permit.handshake(handshake);
+    }
+
     fn hello(&mut self, fingerprint: &Fingerprint) -> Result<(), &'static str> {
         self.shared.software.screen(fingerprint)
     }
@@ -255,14 +318,11 @@ impl Judge for CustomerJudge<'_> {
     async fn verify(&mut self, login: Login) -> Result<(), SaslFailure> {
         self.is_anonymous = matches!(login, Login::Anonymous { .. });
         let link = link_of(&login);
-        match self.shared.door.judge(login, self.peer.ip(), self.tunnels, unix_seconds()).await {
-            Ok(admitted) => {
-                self.admitted = Some(admitted);
-                Ok(())
-            }
+        let judged = self.shared.door.judge(login, self.peer.ip(), self.tunnels, &mut self.permit, unix_seconds()).await;
+        match judged.and_then(|admitted| self.take_in(admitted)) {
+            Ok(()) => Ok(()),
             Err(refusal) => {
-                self.shared.counters.count(refusal.reason);
-                self.shared.log.write_with_link("login", refusal.reason, self.peer, link);
+                self.shared.refuse_with_link("login", refusal.reason, self.peer, link);
                 Err(refusal.failure)
             }
         }
@@ -283,7 +343,23 @@ impl Judge for CustomerJudge<'_> {
     }
 
     async fn resume(&mut self, _user: &str, previd: &str, h: u32) -> Resumption {
-        self.go_on(previd, h).await
+        let resumption = self.go_on(previd, h).await;
+        if let Resumption::Resumed(_) = &resumption {
+            self.permit.give_back();
+        }
+        resumption
+    }
+}
+
+impl CustomerJudge<'_> {
+    fn take_in(&mut self, admitted: Admitted) -> Result<(), Refusal> {
+        let full = "Too many people are connected from your network. Please try again later.";
+        self.permit.log_in().map_err(|reason| temporary(reason, full))?;
+        if admitted.continues || admitted.presented == Presented::Again {
+            self.permit.give_back();
+        }
+        self.admitted = Some(admitted);
+        Ok(())
     }
 }
 

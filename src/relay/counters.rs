@@ -40,15 +40,14 @@ impl Counters {
         take(&self.connections, limit)
     }
 
-    /// Takes a place among the connections that are not logged in, unless `limit` are taken.
-    pub fn before_login(&self, limit: usize) -> Option<Place> {
-        take(&self.before_login, limit)
+    /// Takes a place among the connections that are not logged in.
+    pub fn before_login(&self) -> Place {
+        add(&self.before_login)
     }
 
     /// Takes a place among the sessions.
     pub fn session(&self) -> Place {
-        self.sessions.fetch_add(1, Ordering::Relaxed);
-        Place(Arc::clone(&self.sessions))
+        add(&self.sessions)
     }
 
     /// The counts at this moment.
@@ -76,6 +75,11 @@ pub struct Snapshot {
     pub dropped_elements: u64,
     /// Refusals and endings by reason code.
     pub reasons: BTreeMap<&'static str, u64>,
+}
+
+fn add(gauge: &Arc<AtomicU64>) -> Place {
+    gauge.fetch_add(1, Ordering::Relaxed);
+    Place(Arc::clone(gauge))
 }
 
 fn take(gauge: &Arc<AtomicU64>, limit: usize) -> Option<Place> {

@@ -16,6 +16,7 @@ use std::time::Duration;
 use crate::fingerprint::Denial;
 use crate::link::code::CODE_ISSUER;
 use crate::link::{LinkCode, LinkRefusal, LinkTerms};
+use crate::net::accept_rate::Presented;
 use crate::proto::tunnel::{Admission, Assertion, Identity, RefusalCode, Welcome};
 use crate::proto::xmpp::negotiation::{Login, Mechanism};
 use crate::proto::xmpp::sasl::{SaslCondition, SaslFailure};
@@ -24,6 +25,7 @@ use crate::proto::xmpp::server::Contact;
 use super::attach::{CheckAnswer, Tunnels};
 use super::client::Attachment;
 use super::codes::Codes;
+use super::gate::{Gate, Permit};
 use super::policies::Policies;
 use super::settings::{ServedDomain, ServedQueue, VerifyLink};
 
@@ -37,6 +39,7 @@ pub struct Door {
     /// With the keys of the relay's own files, where it has any.
     verify_link: Option<Arc<VerifyLink>>,
     policies: Arc<Policies>,
+    gate: Arc<Gate>,
     check_within: Duration,
 }
 
@@ -61,6 +64,8 @@ pub struct Admitted {
     pub issuer: String,
     /// His link is for one session, which lives: he asks for that one.
     pub continues: bool,
+    /// Whether his link has let somebody in before.
+    pub presented: Presented,
 }
 
 /// What the relay alone can tell of a login: whom to ask, and about what.
@@ -84,40 +89,74 @@ pub struct Refusal {
     pub failure: SaslFailure,
 }
 
+impl Refusal {
+    /// Whether it is no fault of the customer's.
+    fn may_pass(&self) -> bool {
+        self.failure.condition == SaslCondition::TemporaryAuthFailure
+    }
+}
+
+/// What claims are proven by.
+pub(super) struct Proofs {
+    /// Short codes.
+    pub(super) codes: Codes,
+    /// With the keys of the relay's own files, where it has any.
+    pub(super) verify_link: Option<Arc<VerifyLink>>,
+    /// What connectors have pushed.
+    pub(super) policies: Arc<Policies>,
+}
+
 impl Door {
     /// A door for these domains.
-    pub fn new(
-        domains: Vec<ServedDomain>,
-        codes: Codes,
-        verify_link: Option<Arc<VerifyLink>>,
-        policies: Arc<Policies>,
-        check_within: Duration,
-    ) -> Self {
+    pub(super) fn new(domains: Vec<ServedDomain>, proofs: Proofs, gate: Arc<Gate>, check_within: Duration) -> Self {
         let domains = domains.into_iter().map(|domain| (domain.name.clone(), domain)).collect();
-        Self { domains, codes, verify_link, policies, check_within }
+        let Proofs { codes, verify_link, policies } = proofs;
+        Self { domains, codes, verify_link, policies, gate, check_within }
     }
 
-    /// Judges a login of `customer` at `unix_seconds`.
-    pub async fn judge(&self, login: Login, customer: IpAddr, tunnels: &Tunnels, unix_seconds: u64) -> Result<Admitted, Refusal> {
-        let Asked { served, identity, admission, issuer, only_to_return } = self.terms(login, customer, unix_seconds)?;
+    /// Judges a login of `customer` at `unix_seconds`. One that fails is charged to where it comes from, whatever is looked at.
+    pub(super) async fn judge(
+        &self,
+        login: Login,
+        customer: IpAddr,
+        tunnels: &Tunnels,
+        permit: &mut Permit,
+        unix_seconds: u64,
+    ) -> Result<Admitted, Refusal> {
+        permit.attempt().map_err(too_many_failures)?;
+        let judged = self.terms(login, customer, unix_seconds);
+        // A signature that holds was not guessed: what follows weighs once it is known, so that a crowd may ask at once. A code is no
+        // more than asked about here, and has an account of guesses of its own.
+        if judged.as_ref().err().is_none_or(Refusal::may_pass) {
+            permit.forgive();
+        }
+        let Asked { served, identity, admission, issuer, only_to_return } = judged?;
         if tunnels.attachment(&identity) == Attachment::Detached {
             return Err(no_tunnel("no-tunnel"));
         }
+        let presented = self.presented(&admission.assertion)?;
         let is_code = matches!(admission.assertion, Assertion::Code(_));
-        match tunnels.check(identity.clone(), Box::new(admission.clone()), self.check_within).await {
+        let refusal = match tunnels.check(identity.clone(), Box::new(admission.clone()), self.check_within).await {
             CheckAnswer::Accepted(welcome) => match only_to_return {
-                Some(refusal) if !welcome.continues => Err(bad_link(refusal)),
-                Some(_) | None => self.admitted(served, &identity, admission, welcome).map(|admitted| Admitted { issuer, ..admitted }),
+                Some(refusal) if !welcome.continues => bad_link(refusal),
+                Some(_) | None => {
+                    let admitted = self.admitted(served, &identity, admission, welcome)?;
+                    return Ok(Admitted { issuer, presented, ..admitted });
+                }
             },
             CheckAnswer::Refused(code, text) => {
                 if is_code && code == RefusalCode::BadLink {
                     self.codes.was_wrong(customer);
                 }
                 // Refused in any case, and here it is known why.
-                Err(only_to_return.filter(|_| code == RefusalCode::BadLink).map_or_else(|| refused_by_connector(code, &text), bad_link))
+                only_to_return.filter(|_| code == RefusalCode::BadLink).map_or_else(|| refused_by_connector(code, &text), bad_link)
             }
-            CheckAnswer::Unanswered => Err(no_tunnel("check-unanswered")),
+            CheckAnswer::Unanswered => no_tunnel("check-unanswered"),
+        };
+        if !refusal.may_pass() {
+            let _shut_out = permit.attempt();
         }
+        Err(refusal)
     }
 
     /// What is offered in each domain: PLAIN for links, ANONYMOUS beside it where a queue is public.
@@ -210,7 +249,17 @@ impl Door {
             denied,
             issuer: String::new(),
             continues: welcome.continues,
+            presented: Presented::First,
         })
+    }
+
+    /// Charges a login to its link, before the connector is asked.
+    fn presented(&self, assertion: &Assertion) -> Result<Presented, Refusal> {
+        let Assertion::Link { token, .. } = assertion else { return Ok(Presented::First) };
+        // What is signed: a signature may be written in more ways than one.
+        let signed = token.rsplit_once('.').map_or(token.as_str(), |(signed, _)| signed);
+        let often = "This link is used too often at the moment. Please try again in a few minutes.";
+        self.gate.rate().present(&signed).ok_or_else(|| temporary("link-rate", often))
     }
 
     fn domain(&self, name: &str) -> Result<&ServedDomain, Refusal> {
@@ -264,6 +313,12 @@ fn closed() -> Refusal {
     no_tunnel("door-closed")
 }
 
+fn too_many_failures(wait: Duration) -> Refusal {
+    let text = format!("Too many logins from your network have failed. Please try again in {} seconds.", wait.as_secs() + 1);
+    temporary("too-many-failures", &text)
+}
+
+/// A refusal that may pass.
 pub(super) fn temporary(reason: &'static str, text: &str) -> Refusal {
     Refusal { reason, failure: SaslFailure { condition: SaslCondition::TemporaryAuthFailure, text: text.to_owned() } }
 }

@@ -1,7 +1,6 @@
 //! Accepts customers' connections: allow-list and caps first, one owned task each. A relay that takes its leave accepts no more and serves
 //! who is here.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,10 +8,14 @@ use tokio::task::JoinSet;
 
 use super::attach::Tunnels;
 use super::connection::{Places, Shared, Until, serve};
+use super::gate::Knocker;
 use crate::net::listener::Listener;
 
 /// How long connections may take to end once the relay stops.
 const LAST_WORDS: Duration = Duration::from_secs(3);
+
+/// How often is looked whether those who give way have gone.
+const BREATH: Duration = Duration::from_millis(1);
 
 /// The reason's code of an address that is not allowed.
 pub(super) const DENIED: &str = "address-denied";
@@ -22,15 +25,23 @@ pub(super) async fn listen(listener: Listener, shared: Arc<Shared>, tunnels: Tun
     let mut connections = JoinSet::new();
     let until_for_connections = until.clone();
     loop {
+        let has_room = shared.gate.has_room();
         tokio::select! {
-            (socket, peer) = listener.accept() => {
+            () = tokio::time::sleep(BREATH), if !has_room => {}
+            (socket, peer) = listener.accept(), if has_room => {
                 // A proxy is no client: whether the one behind it may connect is asked when it is known.
-                if !shared.access.is_proxy(peer.ip()) && !shared.access.allows(peer.ip()) {
-                    shared.counters.count(DENIED);
-                    shared.log.write("address", DENIED, peer);
+                let knocker = if shared.access.is_proxy(peer.ip()) { Knocker::Proxy } else { Knocker::Client(peer.ip()) };
+                if knocker != Knocker::Proxy && !shared.access.allows(peer.ip()) {
+                    shared.refuse("address", DENIED, peer);
                     continue;
                 }
-                let Some(places) = places(&shared, peer) else { continue };
+                let places = match places(&shared, knocker) {
+                    Ok(places) => places,
+                    Err(reason) => {
+                        shared.refuse("address", reason, peer);
+                        continue;
+                    }
+                };
                 let serving = serve(Arc::clone(&shared), tunnels.clone(), socket, peer, places, until_for_connections.clone());
                 connections.spawn(serving);
             }
@@ -58,18 +69,8 @@ pub(super) async fn listen(listener: Listener, shared: Arc<Shared>, tunnels: Tun
 }
 
 /// Takes a place in total and one before login; without both the socket is closed at once.
-fn places(shared: &Shared, peer: SocketAddr) -> Option<Places> {
-    let full = |reason| {
-        shared.counters.count(reason);
-        shared.log.write("address", reason, peer);
-    };
-    let Some(connection) = shared.counters.connection(shared.limits.connections) else {
-        full("too-many-connections");
-        return None;
-    };
-    let Some(before_login) = shared.counters.before_login(shared.limits.before_login) else {
-        full("too-many-before-login");
-        return None;
-    };
-    Some(Places { connection, before_login })
+fn places(shared: &Shared, knocker: Knocker) -> Result<Places, &'static str> {
+    let connection = shared.counters.connection(shared.limits.connections).ok_or("too-many-connections")?;
+    let permit = shared.gate.knock(knocker)?;
+    Ok(Places { connection, before_login: shared.counters.before_login(), permit })
 }

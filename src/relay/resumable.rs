@@ -15,6 +15,7 @@ use crate::proto::xmpp::reader::Reader;
 use crate::session::SessionSecret;
 
 use super::counters::Place;
+use super::gate::Permit;
 
 /// Hexadecimal digits of label and secret.
 const DIGITS: usize = 2 * (4 + 16);
@@ -99,6 +100,7 @@ pub(super) struct Seat {
     pub(super) reader: Reader,
     pub(super) peer: std::net::SocketAddr,
     pub(super) _connection: Place,
+    pub(super) _permit: Permit,
 }
 
 /// A client's wish to go on with its session.

@@ -7,8 +7,12 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use crate::admission::allow_list::AllowList;
+use crate::admission::headcount::Bounds;
+use crate::admission::quota::Allowance;
 use crate::config::{Confinement, RelayConfig};
 use crate::link::{Label, LinkRefusal, LinkTerms};
+use crate::net::accept_rate::Rates;
 use crate::net::allow_files::AllowFiles;
 use crate::net::carrier::{CarrierInput, Carriers, Writable};
 use crate::net::certificates::reload::Shown;
@@ -56,6 +60,8 @@ pub struct RelaySettings {
     pub leave: Leave,
     /// Limits towards customers.
     pub limits: Limits,
+    /// Limits by where strangers come from.
+    pub strangers: Strangers,
     /// The tunnel's times.
     pub tunnel: tunnel::Settings,
     /// What renews the tunnel's certificate.
@@ -142,6 +148,8 @@ pub struct Limits {
     pub connections: usize,
     /// Connections at one time that are not logged in.
     pub before_login: usize,
+    /// TLS handshakes at one time.
+    pub handshakes: usize,
     /// From the first byte to resource binding; data does not extend it.
     pub login_within: Duration,
     /// The TLS handshake.
@@ -158,6 +166,23 @@ pub struct Limits {
     pub attempts: u8,
     /// Silence limits after login.
     pub idle: Idle,
+    /// What one session may send.
+    pub session: Allowance,
+}
+
+/// What strangers may cost, by where they come from.
+#[derive(Clone, Debug)]
+pub struct Strangers {
+    /// Connections at one time that are not logged in.
+    pub before_login: Bounds,
+    /// Connections at one time that are.
+    pub logged_in: Bounds,
+    /// How often they may come, log in and fail.
+    pub rates: Rates,
+    /// How long after the start they are not counted.
+    pub returning: Duration,
+    /// Who is not counted.
+    pub exempt: AllowList,
 }
 
 impl Default for Limits {
@@ -165,6 +190,7 @@ impl Default for Limits {
         Self {
             connections: 20_000,
             before_login: 2_048,
+            handshakes: 1_024,
             login_within: Duration::from_secs(15),
             tls_within: Duration::from_secs(5),
             proxy_header_within: Duration::from_secs(3),
@@ -174,6 +200,7 @@ impl Default for Limits {
             stanza_within: Duration::from_secs(60),
             attempts: 3,
             idle: Idle::default(),
+            session: Allowance::default(),
         }
     }
 }

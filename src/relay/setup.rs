@@ -9,9 +9,14 @@ use std::time::Duration;
 use anyhow::Context;
 
 use crate::admin::socket;
+use crate::admission::allow_list::{Access, AllowList};
+use crate::admission::failures::Tolerance;
+use crate::admission::headcount::Bounds;
+use crate::admission::quota::{Allowance, Rate};
 use crate::config::Confinement;
 use crate::config::proxy::Accepted;
-use crate::config::relay::{Domain, RelayConfig};
+use crate::config::relay::{Domain, RelayConfig, limits as config};
+use crate::net::accept_rate::{Frequency, Rates};
 use crate::net::allow_files::AllowFiles;
 use crate::net::carrier::Carriers;
 use crate::net::certificates::reload::{LOOK_EVERY, Shown, take_up_revocations};
@@ -28,7 +33,7 @@ use crate::telemetry::audit::Audit;
 
 use super::certificates::Keeper;
 use super::client::Idle;
-use super::settings::{AllowLists, Leave, Limits, RelaySettings, ServedDomain, ServedQueue, VerifyLink};
+use super::settings::{AllowLists, Leave, Limits, RelaySettings, ServedDomain, ServedQueue, Strangers, VerifyLink};
 use super::software_policy::SoftwarePolicy;
 
 /// Ports tried where any will do and one is wanted that is free for UDP and TCP.
@@ -80,7 +85,8 @@ pub fn settings_of(config: &RelayConfig, inherited: &mut Inherited) -> anyhow::R
         carriers,
         tunnel_address: Some(tunnel_address),
         leave: Leave { within: config.tunnel.drain, alternates: config.alternates.clone() },
-        limits: limits_of(config),
+        limits: limits_of(&config.limits),
+        strangers: Strangers::of(&config.limits),
         tunnel: tunnel::Settings { node: "relay".to_owned(), replay_memory, clock: unix_millis, ..tunnel::Settings::default() },
         certificates: Some(Keeper { live: credentials.clone(), files: config.tunnel_tls.clone() }),
         shown: vec![Shown::Tunnel(credentials, config.tunnel_tls.clone()), Shown::People("customers", tls, config.tls.clone())],
@@ -185,18 +191,58 @@ fn served(domain: &Domain) -> ServedDomain {
 }
 
 /// A silent client is pinged after two fifths of the time after which it is closed: four of ten minutes.
-fn limits_of(config: &RelayConfig) -> Limits {
-    let limits = &config.limits;
-    let size = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
+fn limits_of(limits: &config::Limits) -> Limits {
     let ping_after: Duration = limits.idle * 2 / 5;
+    let session = &limits.session;
     Limits {
         connections: size(limits.connections),
         before_login: size(limits.pre_auth_connections),
+        handshakes: size(limits.pending_handshakes),
         login_within: limits.negotiation,
         tls_within: limits.tls_handshake,
         idle: Idle { ping_after, close_after: limits.idle },
+        session: Allowance {
+            bytes: Rate { per_second: session.bytes_per_second, at_once: session.bytes_at_once },
+            messages: Rate { per_second: session.messages_per_second, at_once: session.messages_at_once },
+            patience: session.patience,
+        },
         ..Limits::default()
     }
+}
+
+impl Strangers {
+    /// As the configuration says.
+    pub fn of(limits: &config::Limits) -> Self {
+        let config::Limits { address, network, window, .. } = limits;
+        let bounds = |count: fn(&config::PerPrefix) -> u32| Bounds { per_address: size(count(address)), per_network: size(count(network)) };
+        let often = |count: u32| Frequency { count, within: *window };
+        let tolerance = |prefix: &config::PerPrefix| Tolerance { free: prefix.failed_logins, within: *window };
+        Self {
+            before_login: bounds(|prefix| prefix.pre_auth_connections),
+            logged_in: bounds(|prefix| prefix.connections),
+            rates: Rates {
+                address: often(address.new_connections),
+                network: often(network.new_connections),
+                in_all: Frequency { count: limits.new_connections_per_second, within: Duration::from_secs(1) },
+                failures_of_address: tolerance(address),
+                failures_of_network: tolerance(network),
+                link: often(limits.logins_per_link),
+            },
+            returning: limits.returning,
+            exempt: AllowList::new(limits.exempt.clone(), Access::Deny),
+        }
+    }
+}
+
+impl Default for Strangers {
+    /// As shipped.
+    fn default() -> Self {
+        Self::of(&config::Limits::default())
+    }
+}
+
+fn size(count: u32) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]
@@ -208,7 +254,7 @@ mod tests {
     #[test]
     fn the_shipped_limits_ping_at_four_minutes_and_close_at_ten() {
         let text = include_str!("../../config/relay.toml");
-        let limits = limits_of(&RelayConfig::parse(Path::new("relay.toml"), text).unwrap());
+        let limits = limits_of(&RelayConfig::parse(Path::new("relay.toml"), text).unwrap().limits);
         assert_eq!((limits.idle.ping_after, limits.idle.close_after), (Duration::from_secs(240), Duration::from_secs(600)));
     }
 }

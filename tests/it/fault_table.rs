@@ -160,7 +160,7 @@ fn line(number: u8, rest: &str) {
 }
 
 /// Runs a case in a process of its own: this test again, alone.
-fn alone<C: Future<Output = ()>>(case: impl FnOnce() -> C) {
+pub(crate) fn alone<C: Future<Output = ()>>(case: impl FnOnce() -> C) {
     alone_within("", case);
 }
 

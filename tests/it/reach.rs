@@ -196,6 +196,7 @@ impl Place {
         std::fs::write(home.path().join("agents.toml"), site::accounts()).unwrap();
         let config = RelayConfig::parse(&home.path().join("relay.toml"), &site::relay_toml(&Plan::default())).unwrap();
         let mut settings = settings_of(&config, &mut Inherited::none()).unwrap();
+        crate::setup::lift_limits(&mut settings);
         change(&mut settings.tunnel);
         let relay = Relay::start(settings).unwrap();
         Self { wire: Wire::to(relay.tunnel_address().unwrap()), home, relay }

@@ -20,6 +20,7 @@ use tokio::net::UnixStream;
 
 use self::connector::Connector;
 use self::customer::{Customer, certificate};
+use crate::setup::exempt_strangers;
 
 const IDENTITY: &str = "outgate://example/connector/lan1";
 pub(crate) const DOMAIN: &str = "chat.example";
@@ -192,17 +193,23 @@ async fn http_is_answered_politely_in_the_open_and_inside_tls() {
 }
 
 #[tokio::test]
-async fn connections_beyond_the_cap_are_closed_at_once_and_places_come_back() {
-    let limits = Limits { before_login: 2, ..Limits::default() };
+async fn who_has_waited_longest_gives_way_and_connections_beyond_the_cap_are_closed_at_once_and_places_come_back() {
+    let limits = Limits { before_login: 2, connections: 4, ..Limits::default() };
     let rig = Rig::start(limits).await;
-    let first = rig.customer().await;
+    let mut first = rig.customer().await;
     let mut logged_in = rig.customer().await.direct_tls().await;
     logged_in.log_in("good-link").await;
     let second = rig.customer().await;
+    let third = rig.customer().await;
+    first.end().await;
+    rig.counted("gave-way", 1).await;
+    let mut another = rig.customer().await.direct_tls().await;
+    another.log_in("good-link").await;
+    let fourth = rig.customer().await;
     rig.customer().await.end().await;
-    rig.counted("too-many-before-login", 1).await;
-    drop((first, second));
-    rig.counted("closed-early", 2).await;
+    rig.counted("too-many-connections", 1).await;
+    drop((second, third, fourth));
+    rig.counted("closed-early", 1).await;
     rig.customer().await.direct_tls().await.log_in("good-link").await;
 }
 
@@ -276,6 +283,7 @@ impl Rig {
             tunnel_address: None,
             leave: Leave { within: Duration::ZERO, alternates: Vec::new() },
             limits,
+            strangers: exempt_strangers(),
             tunnel: tunnel::Settings::default(),
             certificates: None,
             shown: Vec::new(),

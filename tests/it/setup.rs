@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use outgate::admission::allow_list::{Access, AllowList, Entry};
+use outgate::admission::quota::{Allowance, Rate};
+use outgate::relay::settings::{RelaySettings, Strangers};
 use serde_json::Value;
 
 use crate::interop::prosody::certificates;
@@ -41,6 +44,40 @@ pub(crate) fn prepare(home: &Path) -> String {
     let link = outgate(&["link", "new", "--issuer", "https://example.com", "--key", &key, "--audience", CUSTOMERS, "--queue", "support"]);
     let token = link.lines().find_map(|line| line.strip_prefix("token "));
     token.unwrap_or_else(|| panic!("no token in what link new printed")).trim().to_owned()
+}
+
+/// Loopback is not counted: all customers of a test come from there.
+pub(crate) fn exempt_strangers() -> Strangers {
+    let loopback = |prefix: &str| Entry { prefix: prefix.parse().unwrap(), access: Access::Allow, file: "test".into(), line: 1 };
+    let exempt = AllowList::new(vec![loopback("127.0.0.0/8"), loopback("::1/128")], Access::Deny);
+    Strangers { exempt, ..Strangers::default() }
+}
+
+/// No limit by address, and none on what a session sends.
+pub(crate) fn lift_limits(settings: &mut RelaySettings) {
+    settings.strangers = exempt_strangers();
+    settings.limits.session = any_amount();
+}
+
+/// A session may send what it likes.
+pub(crate) fn any_amount() -> Allowance {
+    let any = Rate { per_second: 1_000_000, at_once: 1_000_000 };
+    Allowance { bytes: any, messages: any, ..Allowance::default() }
+}
+
+/// The same in a relay's own file.
+pub(crate) const LIFTED_LIMITS: &str = "[limits]\nexempt = [\"127.0.0.0/8\", \"::1\"]\n\
+    [limits.session]\nbytes_per_second = 1000000\nbytes_at_once = 1000000\nmessages_per_second = 1000000\nmessages_at_once = 1000000\n";
+
+/// The same in the shipped one.
+pub(crate) fn lifted_limits() -> [(&'static str, String); 5] {
+    [
+        ("# exempt = []", "exempt = [\"127.0.0.0/8\", \"::1\"]".to_owned()),
+        ("# bytes_per_second = 10000", "bytes_per_second = 1000000".to_owned()),
+        ("# bytes_at_once = 65536", "bytes_at_once = 1000000".to_owned()),
+        ("# messages_per_second = 5", "messages_per_second = 1000000".to_owned()),
+        ("# messages_at_once = 10", "messages_at_once = 1000000".to_owned()),
+    ]
 }
 
 pub(crate) fn substitute(name: &str, to: &Path, changes: &[(&str, String)]) {

@@ -38,6 +38,10 @@ const LINK_LIFE: u64 = 24 * 3600;
 /// Rounds of PBKDF2 for accounts that live as long as the demo.
 const ROUNDS: u32 = 4096;
 
+/// Everybody here comes from one address, and may be a load test.
+const NO_LIMITS: &str = "[limits]\nexempt = [\"127.0.0.0/8\", \"::1\"]\nlogins_per_link = 1000000\n\
+    [limits.session]\nbytes_per_second = 1000000\nbytes_at_once = 1000000\nmessages_per_second = 1000000\nmessages_at_once = 1000000\n";
+
 const NAMES: [&str; 6] = ["alice", "bob", "carol", "dave", "erin", "frank"];
 
 /// An agent's account.
@@ -58,6 +62,7 @@ pub(super) struct Site {
     pub(super) guide: Account,
     listen: SocketAddr,
     auto_accept: bool,
+    has_limits: bool,
 }
 
 /// Where the two listeners are.
@@ -88,6 +93,7 @@ impl Site {
             guide,
             listen: args.listen,
             auto_accept: args.auto_accept,
+            has_limits: args.limits,
             folder,
         };
         site.write("ca.pem", &site.ca_pem)?;
@@ -164,11 +170,12 @@ impl Site {
              [tunnel_tls]\ncertificate = \"tunnel-relay.pem\"\nkey = \"tunnel-relay-key.pem\"\nca = \"tunnel-ca.pem\"\n\
              [[domain]]\nname = \"{DOMAIN}\"\npublic_queue = \"hello\"\n{}{}{}\
              [[connector]]\nidentity = \"outgate://demo/connector/lan1\"\nqueues = [\"hello\", \"support\", \"tour\"]\n\
-             [[issuer]]\niss = \"{ISSUER}\"\njwks = \"issuer.jwks.json\"\n",
+             [[issuer]]\niss = \"{ISSUER}\"\njwks = \"issuer.jwks.json\"\n{}",
             self.listen,
             queue("hello"),
             queue("support"),
-            queue("tour")
+            queue("tour"),
+            if self.has_limits { "" } else { NO_LIMITS }
         )
     }
 

@@ -69,7 +69,7 @@ impl AccessRules {
     }
 }
 
-fn entries(table: &Table<'_>, key: &'static str, access: allow_list::Access, file: &Arc<str>) -> impl Iterator<Item = Entry> {
+pub(super) fn entries(table: &Table<'_>, key: &'static str, access: allow_list::Access, file: &Arc<str>) -> impl Iterator<Item = Entry> {
     let prefixes = table.list_with_lines(key, "\"192.0.2.0/24\", \"2001:db8::/32\"").unwrap_or_default();
     prefixes.into_iter().map(move |(line, prefix)| Entry { prefix, access, file: Arc::clone(file), line })
 }

@@ -6,10 +6,11 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::admission::quota::{Allowance, Quota};
 use crate::net::shutdown::Stop;
 use crate::proto::tunnel::{Identity, Payload, RelayCommand, RelayEvent};
 use crate::proto::xmpp::negotiation::stream_error;
-use crate::proto::xmpp::reader::ReadEvent;
+use crate::proto::xmpp::reader::{ReadEvent, Reader};
 use crate::relay::attach::{SessionEvents, Tunnels};
 use crate::relay::client::Client;
 use crate::relay::resumable::{Ask, Digest, Entry, Granted, NotGranted, Seat};
@@ -43,6 +44,7 @@ pub(super) struct Live {
     pub(super) queue: String,
     /// Where its client is, or was.
     pub(super) peer: SocketAddr,
+    pub(super) allowed: Allowed,
     /// Events sent into the tunnel, which numbers them from 1.
     pub(super) sent: u64,
     /// When the stanza that is being read began.
@@ -60,6 +62,18 @@ pub(super) struct Back {
     asking: Option<(Ask, Instant)>,
     /// Its client was told that it is back; here is its transport.
     coming: Option<oneshot::Receiver<Box<Seat>>>,
+}
+
+/// What a session's client may send.
+pub(super) struct Allowed {
+    quota: Quota,
+    was_held: bool,
+}
+
+impl Allowed {
+    pub(super) fn new(allowance: Allowance) -> Self {
+        Self { quota: Quota::new(allowance), was_held: false }
+    }
 }
 
 /// What a turn of the loop was about.
@@ -105,6 +119,7 @@ impl Live {
         let mut is_denied = false;
         loop {
             let count = self.read_stanzas();
+            let held = self.hold(shared);
             self.answer_asking();
             self.flush(shared).await;
             if count >= TURN {
@@ -114,13 +129,13 @@ impl Live {
             if let Some(reason) = self.client.poll_over() {
                 return Some(reason);
             }
-            let wants_read = self.client.wants_read();
+            let wants_read = self.client.wants_read() && held.is_none();
             let slow_at = self.slow_at(wants_read, shared.limits.stanza_within);
-            let due = [self.client.poll_timeout(), slow_at, self.back.asking.as_ref().map(|(_, until)| until.into_std())];
+            let due = [self.client.poll_timeout(), slow_at, held, self.back.asking.as_ref().map(|(_, until)| until.into_std())];
             arm(timer.as_mut(), due.into_iter().flatten().min());
-            let Self { seat, events, tunnels, back, .. } = self;
+            let Self { seat, events, tunnels, back, allowed, .. } = self;
             let turn = tokio::select! {
-                read = read(seat), if wants_read && seat.is_some() => Turn::Read(read),
+                read = read(seat, allowed), if wants_read && seat.is_some() => Turn::Read(read),
                 event = events.recv(), if !is_cut_off => Turn::Event(event),
                 () = tunnels.attachment_changed() => Turn::Attachment,
                 () = &mut denied, if !is_denied => Turn::Denied,
@@ -213,6 +228,20 @@ impl Live {
         }
     }
 
+    /// Until when the client is left unread, where that is so. One that presses on for too long is cut.
+    fn hold(&mut self, shared: &Shared) -> Option<std::time::Instant> {
+        let now = now();
+        let Allowed { quota, was_held } = &mut self.allowed;
+        let held = quota.held_until(now)?;
+        if !std::mem::replace(was_held, true) {
+            shared.counters.count("session-held");
+        }
+        if quota.is_over(now) {
+            self.client.handle_flood();
+        }
+        Some(held)
+    }
+
     /// When a stanza that has begun must be whole. While this side does not read, the client is not slow.
     fn slow_at(&mut self, wants_read: bool, within: Duration) -> Option<std::time::Instant> {
         if !wants_read || !self.seat.as_ref().is_some_and(|seat| seat.reader.is_inside_element()) {
@@ -229,11 +258,15 @@ impl Live {
         while let Some(seat) = &mut self.seat
             && self.client.wants_read()
             && self.client.poll_over().is_none()
+            && self.allowed.quota.held_until(now).is_none()
         {
             match seat.reader.poll() {
                 Ok(Some(ReadEvent::Stanza(stanza))) => {
                     self.began = None;
                     count += 1;
+                    if matches!(stanza.name(), "message" | "presence") {
+                        self.allowed.quota.charge_message(now);
+                    }
                     self.client.handle_stanza(&stanza, now);
                 }
                 Ok(Some(ReadEvent::StreamClose)) => {
@@ -291,9 +324,13 @@ impl Live {
     }
 }
 
-async fn read(seat: &mut Option<Box<Seat>>) -> std::io::Result<Option<()>> {
+async fn read(seat: &mut Option<Box<Seat>>, allowed: &mut Allowed) -> std::io::Result<Option<()>> {
+    let mut take = |reader: &mut Reader, bytes: &[u8]| {
+        allowed.quota.charge_bytes(bytes.len(), now());
+        reader.push(bytes);
+    };
     match seat.as_deref_mut() {
-        Some(Seat { stream, reader, .. }) => stream.read(|bytes| reader.push(bytes)).await,
+        Some(Seat { stream, reader, .. }) => stream.read(|bytes| take(reader, bytes)).await,
         None => std::future::pending().await,
     }
 }

@@ -15,7 +15,7 @@ use crate::relay::client::{Attachment, Client, ClientSettings};
 use crate::relay::door::Admitted;
 use crate::relay::resumable::{Digest, Granted, NotGranted, StreamId, label_of};
 
-use super::live::{Back, Live};
+use super::live::{Allowed, Back, Live};
 use super::{CustomerJudge, Shared, now};
 
 /// How long a client that asks may wait: for what it sent before to be handled, or for the connector's answer.
@@ -91,7 +91,8 @@ impl Returning {
             client.handle_tunnel(event, now());
         }
         let (tunnels, back, sent, began) = (tunnels.clone(), Back::default(), handled, None);
-        (Box::new(Live { seat: None, client, tunnels, events, identity, queue, peer, sent, began, digest, back }), output)
+        let allowed = Allowed::new(shared.limits.session);
+        (Box::new(Live { seat: None, client, tunnels, events, identity, queue, peer, allowed, sent, began, digest, back }), output)
     }
 }
 
@@ -142,8 +143,7 @@ impl CustomerJudge<'_> {
     }
 
     fn note(&self, reason: &'static str) {
-        self.shared.counters.count(reason);
-        self.shared.log.write("resume", reason, self.peer);
+        self.shared.refuse("resume", reason, self.peer);
     }
 
     async fn find(&mut self, previd: &str, h: u32) -> Result<String, NotBack> {

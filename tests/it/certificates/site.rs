@@ -135,6 +135,7 @@ impl Site {
         self.write("relay/jwks.json", &key.public_set().to_string());
         let config = RelayConfig::parse(&self.path("relay/relay.toml"), &text).unwrap();
         let mut settings = settings_of(&config, &mut Inherited::none()).unwrap();
+        crate::setup::lift_limits(&mut settings);
         settings.look_every = LOOK_EVERY;
         let relay = Relay::start(settings).unwrap();
         let address = relay.tunnel_address().unwrap();

@@ -16,6 +16,7 @@ use tempfile::TempDir;
 use super::client::{Account, Management};
 use crate::interop::prosody::certificates;
 use crate::interop::{Login, Tls};
+use crate::setup::LIFTED_LIMITS;
 
 const CUSTOMERS: &str = "chat.example.com";
 const AGENTS: &str = "agents.example.com";
@@ -245,7 +246,7 @@ fn configure(home: &Path, customers: [SocketAddr; 2], agents: SocketAddr, tunnel
             [tunnel_tls]\ncertificate = \"{keys}/relay.pem\"\nkey = \"{keys}/relay-key.pem\"\nca = \"{keys}/ca.pem\"\n\
             [[domain]]\nname = \"{CUSTOMERS}\"\npublic_queue = \"hello\"\n\
             [[domain.queue]]\nid = \"hello\"\n\
-            [[connector]]\nidentity = \"outgate://example/connector/lan1\"\nqueues = [\"hello\"]\n"
+            [[connector]]\nidentity = \"outgate://example/connector/lan1\"\nqueues = [\"hello\"]\n{LIFTED_LIMITS}"
         );
         std::fs::write(home.join(format!("{name}.toml")), relay).unwrap();
         dialled += &format!("[[relay]]\naddress = \"{tunnel}\"\nserver_name = \"{name}.example.com\"\n");

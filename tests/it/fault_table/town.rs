@@ -466,6 +466,7 @@ fn relay_of(home: &Path, layout: &Layout, text: &str, [customers, tunnel]: &[Str
         .replace("tunnel = \"127.0.0.1:0\"", &format!("tunnel = \"{tunnel}\""));
     let config = RelayConfig::parse(&home.join("relay.toml"), &text).unwrap();
     let mut settings = settings_of(&config, &mut Inherited::none()).unwrap();
+    crate::setup::lift_limits(&mut settings);
     (settings.tunnel.ping_after, settings.tunnel.dead_after) = (layout.plan.ping_after, layout.plan.dead_after);
     settings.tunnel.detach_window = layout.detach_window;
     // A case may attach a hundred times a second.

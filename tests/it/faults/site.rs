@@ -102,6 +102,7 @@ impl Site {
         std::fs::write(home.path().join("agents.toml"), accounts()).unwrap();
         let config = RelayConfig::parse(&home.path().join("relay.toml"), &relay_toml(&plan)).unwrap();
         let mut settings = settings_of(&config, &mut Inherited::none()).unwrap();
+        crate::setup::lift_limits(&mut settings);
         (settings.tunnel.ping_after, settings.tunnel.dead_after) = (plan.ping_after, plan.dead_after);
         let relay = Relay::start(settings).unwrap();
         let tunnel = relay.tunnel_address().unwrap();

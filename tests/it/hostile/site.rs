@@ -20,7 +20,7 @@ use tempfile::TempDir;
 
 use super::PATIENCE;
 use crate::relay::customer::Customer;
-use crate::setup::{AGENTS, CUSTOMERS, await_status, outgate, prepare, substitute};
+use crate::setup::{AGENTS, CUSTOMERS, await_status, lifted_limits, outgate, prepare, substitute};
 
 /// The relay's clock for everything up to bind.
 pub(super) const LOGIN_WITHIN: Duration = Duration::from_secs(2);
@@ -234,6 +234,7 @@ fn start_relay(home: &Path, side: &str, plan: &Plan) -> StartedRelay {
         ("\n# Who may sign links: the public half", MORE_QUEUES.to_owned()),
         ("[audit]\n", format!("[audit]\nfile = \"{}\"\n", home.join(audit).display())),
     ];
+    let changes: Vec<_> = changes.into_iter().chain(lifted_limits()).collect();
     let file = home.join(side).join("relay.toml");
     substitute("relay.toml", &file, &changes);
     append(&file, plan.sections);

@@ -107,7 +107,7 @@ async fn slowloris_after_login_ends_with_the_clock_of_one_stanza_that_bytes_do_n
 
 #[tokio::test]
 async fn a_client_that_reads_nothing_is_ended_by_the_clock_of_a_write() {
-    let mut rig = Rig::start(Limits { write_within: SOON, ..Limits::default() }).await;
+    let mut rig = Rig::start(Limits { write_within: SOON, session: crate::setup::any_amount(), ..Limits::default() }).await;
     let mut deaf = logged_in(&rig).await;
     let questions = "<iq type='get' id='x'><ping xmlns='urn:xmpp:ping'/></iq>".repeat(1000);
     let asking = async {

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use super::network::{DMZ, DOOR, LAN, Lab, Place, TUNNEL};
 use crate::interop::{Login, Tls};
-use crate::setup::{AGENTS, CUSTOMERS, PASSWORD, await_status, outgate, prepare, substitute};
+use crate::setup::{AGENTS, CUSTOMERS, PASSWORD, await_status, lifted_limits, outgate, prepare, substitute};
 
 /// Both processes, and the folder with all that they need.
 #[derive(Debug)]
@@ -136,6 +136,7 @@ fn configure(home: &Path, transport: &str) {
         ("# path = \"/var/lib/outgate/connector.sqlite\"", format!("path = \"{home_text}/connector.sqlite\"")),
         ("# listen = \"127.0.0.1:5222\"", format!("listen = \"{LAN}:{DOOR}\"")),
     ];
+    let relay: Vec<_> = relay.into_iter().chain(lifted_limits()).collect();
     substitute("relay.toml", &home.join("dmz/relay.toml"), &relay);
     substitute("connector.toml", &home.join("lan/connector.toml"), &connector);
 }

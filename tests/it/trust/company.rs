@@ -12,7 +12,7 @@ use outgate::net::inherited::Inherited;
 use outgate::net::link_keys::SigningKey;
 use outgate::net::quic::Credentials;
 use outgate::relay::Relay;
-use outgate::relay::settings::ConfigFile;
+use outgate::relay::settings::{ConfigFile, RelaySettings};
 use outgate::relay::setup::settings_of;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
@@ -84,6 +84,17 @@ impl Company {
 
     /// The same, with more sections in a file that can be read again.
     pub(crate) fn relay_with(&self, name: &str, grants: &[(&str, &[&str])], sections: &str) -> Relay {
+        let mut settings = self.relay_settings(name, grants, sections);
+        crate::setup::lift_limits(&mut settings);
+        Relay::start(settings).unwrap()
+    }
+
+    /// The same, held to the limits that its sections tell, or to those of the shipped file.
+    pub(crate) fn limited_relay(&self, name: &str, grants: &[(&str, &[&str])], sections: &str) -> Relay {
+        Relay::start(self.relay_settings(name, grants, sections)).unwrap()
+    }
+
+    fn relay_settings(&self, name: &str, grants: &[(&str, &[&str])], sections: &str) -> RelaySettings {
         self.credentials(Role::Relay, name);
         let mut text = format!(
             "[listen]\nclient = [\"127.0.0.1:0\"]\ntunnel = \"127.0.0.1:0\"\nadmin = \"{name}.sock\"\n\
@@ -108,7 +119,7 @@ impl Company {
         let mut settings = settings_of(&running, &mut Inherited::none()).unwrap();
         let read = move || RelayConfig::parse(&path, &std::fs::read_to_string(&path).unwrap()).map_err(|faults| faults[0].to_string());
         settings.file = Some(ConfigFile { running, read: Box::new(read) });
-        Relay::start(settings).unwrap()
+        settings
     }
 
     /// A connector's settings: it dials `relays`, and serves `queues` with a bot that greets with the connector's name.
