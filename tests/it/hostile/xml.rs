@@ -131,7 +131,8 @@ async fn a_client_that_acknowledges_nothing_costs_256_stanzas_and_then_its_strea
     hoarder.say(&"<iq type='get' id='x'><ping xmlns='urn:xmpp:ping'/></iq>".repeat(300)).await;
     let end = hoarder.end().await;
     assert!(end.contains("policy-violation") && end.contains("acknowledge nothing"), "{}", &end[end.len().saturating_sub(300)..]);
-    assert!((240..260).contains(&end.matches("id='x'").count()), "{}", end.matches("id='x'").count());
+    // As the stream ends it is given, beside the 256 that were written, the 64 at most that waited to be recorded.
+    assert!((240..=256 + 64).contains(&end.matches("id='x'").count()), "{}", end.matches("id='x'").count());
     rig.counted("unacknowledged", 1).await;
 }
 
