@@ -282,6 +282,7 @@ pub(crate) fn connector_toml(plan: &Plan, wire: SocketAddr, agents: &str) -> Str
         [[relay]]\naddress = \"{address}\"\nserver_name = \"relay.example.com\"\n{}\n\
         [tunnel_tls]\ncertificate = \"tunnel-connector.pem\"\nkey = \"tunnel-connector-key.pem\"\nca = \"tunnel-ca.pem\"\n\
         [store]\npath = \"store.sqlite\"\n\
+        [limits]\nopens_per_second = 100000\nopens_at_once = 100000\n\
         [agents]\nlisten = \"{agents}\"\ndomain = \"{AGENTS}\"\naccounts = \"agents.toml\"\n\
         [agents.tls]\ncertificate = \"agents.pem\"\nkey = \"agents-key.pem\"\n\
         [[domain]]\nname = \"{CUSTOMERS}\"\n\
