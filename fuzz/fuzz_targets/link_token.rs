@@ -53,7 +53,9 @@ fn look(token: &str, now: u64, leeway: Duration) {
 
 fn hold(terms: &LinkTerms, claims: &Claims, now: u64, leeway: Duration) {
     assert!(claims.aud.iter().any(|audience| audience == AUDIENCE));
-    assert!(now < terms.expires.saturating_add(leeway.as_secs()));
+    let has_expired = now >= terms.expires.saturating_add(leeway.as_secs());
+    assert_eq!(terms.lapsed, has_expired, "the door is told");
+    assert!(!terms.lapsed || terms.max_sessions == Some(1), "only a link for one session brings its customer back");
     assert!(!terms.queue.is_empty() && !terms.jti.is_empty() && terms.max_sessions != Some(0));
     assert!(!claims.outgate.once || terms.max_sessions == Some(1), "once is once, whatever else it says");
     if let Some(reason) = &terms.reason {
