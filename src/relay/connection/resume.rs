@@ -14,9 +14,10 @@ use crate::relay::client::software::Screening;
 use crate::relay::client::{Attachment, Client, ClientSettings};
 use crate::relay::door::Admitted;
 use crate::relay::resumable::{Digest, Granted, NotGranted, StreamId, label_of};
+use crate::telemetry::audit::Event;
 
 use super::live::{Allowed, Back, Live};
-use super::{CustomerJudge, Shared, now};
+use super::{CustomerJudge, Shared, mark_of, now};
 
 /// How long a client that asks may wait: for what it sent before to be handled, or for the connector's answer.
 const RESUME_WITHIN: Duration = Duration::from_secs(10);
@@ -81,7 +82,9 @@ impl Returning {
     fn live(self, shared: &Shared, tunnels: &Tunnels, admitted: Admitted, is_anonymous: bool, peer: SocketAddr) -> (Box<Live>, String) {
         let Self { session, events, id, h, out_first, handled, early } = self;
         let (digest, identity) = (id.digest(), admitted.identity.clone());
-        let queue = admitted.contact.jid.clone();
+        let (audit, queue) = (shared.log.audit(), admitted.contact.jid.clone());
+        let link = mark_of(&admitted.admission, &admitted.issuer);
+        audit.record(Event::Admitted { address: audit.place(peer.ip()), queue: queue.clone(), link, ja4: None });
         // What its software is was known and judged when it began.
         let settings = settings_of(shared, session, admitted, is_anonymous, &id, Screening::default());
         let (handled, sm_in) = handled.unwrap_or_default();
